@@ -1,0 +1,38 @@
+"""The configuration: one frozen model a stage, validated before Snakemake plans a job.
+
+Imports pydantic and the standard library only: every job of a cluster reads the Snakefile again.
+"""
+
+from deepseemoe.config.activations import ActivationsConfig
+from deepseemoe.config.analysis import (
+    ExpertsConfig,
+    FeaturesConfig,
+    LabelsConfig,
+    ReportConfig,
+    RoutingConfig,
+)
+from deepseemoe.config.base import ConfigError, Section
+from deepseemoe.config.corpus import CorpusConfig, FilterConfig
+from deepseemoe.config.dictionary import DictionaryConfig
+from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
+from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
+
+__all__ = [
+    "ActivationsConfig",
+    "ArchitectureConfig",
+    "ConfigError",
+    "CorpusConfig",
+    "DevicesConfig",
+    "DictionaryConfig",
+    "ExpertsConfig",
+    "FeaturesConfig",
+    "FilterConfig",
+    "LabelsConfig",
+    "ModelConfig",
+    "ReportConfig",
+    "RoutingConfig",
+    "RunConfig",
+    "Section",
+    "TrainingConfig",
+    "load_run",
+]

@@ -1,0 +1,86 @@
+"""The stages that read trained dictionaries: features, labels, routing, experts, report."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from deepseemoe.config.base import Section
+
+
+class FeaturesConfig(Section):
+    """Encoding of the test split, and the example contexts of each feature."""
+
+    context_before: int = Field(24, ge=0, description="Tokens shown before the peak of a context.")
+    context_after: int = Field(8, ge=0, description="Tokens shown after it.")
+    n_top: int = Field(10, gt=0, description="Contexts with the highest activations.")
+    n_quantiles: int = Field(10, gt=0, description="Activation quantiles that are sampled.")
+    n_per_quantile: int = Field(2, ge=0, description="Contexts from each quantile.")
+    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+
+
+class LabelsConfig(Section):
+    """Who describes features, and from how many examples."""
+
+    labeller: Literal["offline", "openai"] = Field(
+        "offline",
+        description="`offline` states the best token, context or domain rule and is no LLM. "
+        "`openai` asks any OpenAI-compatible server.",
+    )
+    n_examples: int = Field(20, gt=0, description="Contexts of a feature that the labeller sees.")
+    min_activations: int = Field(
+        10, gt=0, description="Features that fire on fewer test tokens are not labelled."
+    )
+    max_features: int | None = Field(
+        None, gt=0, description="Describe at most this many, the most frequent first."
+    )
+    model: str = Field("gpt-oss-20b", description="Model name that the server knows.")
+    base_url: str | None = Field(None, description="Address of the server; empty is OpenAI's own.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="Environment variable with the key; the key is never stored."
+    )
+    concurrency: int = Field(8, gt=0, description="Requests under way at once.")
+    max_retries: int = Field(4, ge=0, description="Tries again after an error or unreadable answer.")
+    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+
+
+class RoutingConfig(Section):
+    """Tables of the routers' decisions on the test split."""
+
+    min_token_count: int = Field(
+        10, gt=0, description="Vocabulary tables leave out rarer tokens (occurrences)."
+    )
+    n_bootstrap: int = Field(
+        200, ge=20, description="Draws of documents behind the intervals of domain shares."
+    )
+    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+
+
+class ExpertsConfig(Section):
+    """The maps between features and experts, and what a pair needs to be tested."""
+
+    min_tokens: int = Field(50, gt=0, description="Test tokens a feature must fire on.")
+    min_documents: int = Field(20, gt=1, description="Test documents a feature must fire in.")
+    min_expected: float = Field(5.0, gt=0, description="Expected joint count of a pair.")
+    n_permutations: int = Field(
+        200, ge=50, description="Permutations of documents behind p_perm; cost grows with them."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
+    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+
+
+class ReportConfig(Section):
+    """Figures and the summary page."""
+
+    n_experts: int = Field(12, gt=0, description="Experts shown with their features.")
+    features_per_expert: int = Field(5, gt=0, description="Features shown for each expert.")
+    contexts_per_feature: int = Field(3, gt=0, description="Contexts shown for each feature.")
+    heatmap_features: int = Field(200, gt=1, description="Features in the map's heat map.")
+    formats: tuple[Literal["svg", "png", "pdf"], ...] = Field(
+        ("svg", "png"), min_length=1, description="File types of the figures; svg is always drawn."
+    )
+
+    @model_validator(mode="after")
+    def _has_svg(self) -> "ReportConfig":
+        if "svg" not in self.formats:
+            raise ValueError("formats must hold svg, which the summary page shows")
+        return self

@@ -1,0 +1,129 @@
+"""The run: its name, its windows of layers, its dictionaries, and one section for each stage."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from deepseemoe.config.activations import ActivationsConfig
+from deepseemoe.config.analysis import (
+    ExpertsConfig,
+    FeaturesConfig,
+    LabelsConfig,
+    ReportConfig,
+    RoutingConfig,
+)
+from deepseemoe.config.base import Section, read_section
+from deepseemoe.config.corpus import CorpusConfig
+from deepseemoe.config.dictionary import DictionaryConfig
+from deepseemoe.config.model import ModelConfig
+from deepseemoe.names import Site, Window
+
+Device = Literal["cpu", "cuda"]
+WindowField = Annotated[
+    Window,
+    BeforeValidator(lambda value: Window.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str),
+    Field(json_schema_extra={"type": "string", "pattern": r"^L\d{2,3}-L\d{2,3}$"}),
+]
+DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class DevicesConfig(Section):
+    """Where each heavy stage computes; `cuda` stages ask the scheduler for one GPU."""
+
+    model: Device = Field("cpu", description="Training of NanoMoE.")
+    activations: Device = Field("cpu", description="Capture of activations.")
+    dictionary: Device = Field("cpu", description="Training and evaluation of dictionaries.")
+    features: Device = Field("cpu", description="Encoding of the test split.")
+    experts: Device = Field("cpu", description="Writes of experts, which run the model.")
+
+
+class RunConfig(Section):
+    """All of config/config.yaml."""
+
+    name: str = Field(
+        "tiny", pattern=r"^[a-z0-9][a-z0-9-]*$", description="The run, and its folder in results/."
+    )
+    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    windows: tuple[WindowField, ...] = Field(
+        (Window(0, 1), Window(1, 2)),
+        description="Windows of layers, as L08-L10 (both ends in, from 0); each gets a dictionary.",
+    )
+    corpus: CorpusConfig = CorpusConfig()
+    model: ModelConfig = ModelConfig()
+    activations: ActivationsConfig = ActivationsConfig()
+    dictionaries: dict[DictionaryName, DictionaryConfig] = Field(
+        {"crosscoder": DictionaryConfig(), "transcoder": DictionaryConfig(kind="transcoder")},
+        description="Named dictionaries; each is trained on every window.",
+    )
+    features: FeaturesConfig = FeaturesConfig()
+    labels: LabelsConfig = LabelsConfig()
+    routing: RoutingConfig = RoutingConfig()
+    experts: ExpertsConfig = ExpertsConfig()
+    report: ReportConfig = ReportConfig()
+    devices: DevicesConfig = DevicesConfig()
+    pathvars: dict[str, str] = Field(
+        {}, description="Snakemake's own: where results, logs and benchmarks go."
+    )
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "RunConfig":
+        problems = [*self._window_problems(), *self._size_problems()]
+        if problems:
+            raise ValueError("\n  ".join(problems))
+        return self
+
+    def _window_problems(self) -> list[str]:
+        """Return what is wrong with the windows, as far as the configuration knows the model."""
+        named = [str(window) for window in self.windows]
+        problems = [f"windows: {name} stands twice" for name in {*named} if named.count(name) > 1]
+        problems += [] if named else ["windows: empty; name at least one, as L00-L01"]
+        if self.model.source == "hub":
+            return problems
+        n_layers = self.model.architecture.n_layers
+        for window in self.windows:
+            if window.last >= n_layers:
+                problems.append(
+                    f"windows: {window} goes beyond the model, whose last layer is {n_layers - 1}"
+                )
+        return problems
+
+    def _size_problems(self) -> list[str]:
+        """Return what does not fit between sections."""
+        problems = [] if self.dictionaries else ["dictionaries: empty; name at least one"]
+        problems += [
+            f"dictionaries.{name}: k {entry.k} is not less than d_dict {entry.d_dict}"
+            for name, entry in self.dictionaries.items()
+            if entry.k >= entry.d_dict
+        ]
+        if self.corpus.source != "planted" and self.model.source == "planted":
+            problems.append("model.source planted reads corpus.source planted")
+        return problems
+
+    def stage(self, section: str) -> dict[str, Any]:
+        """Return a section as plain data for `params:`; only its own changes rerun a rule."""
+        return getattr(self, section).model_dump(mode="json")
+
+    def dictionary(self, name: str) -> dict[str, Any]:
+        """Return one named dictionary as plain data for `params:`."""
+        return self.dictionaries[name].model_dump(mode="json")
+
+    def sites(self) -> tuple[str, ...]:
+        """Return the names of all arrays that the activation stores must hold, in a fixed order."""
+        wanted: set[Site] = set()
+        for window in self.windows:
+            for entry in self.dictionaries.values():
+                wanted |= {Site(point, layer) for point in _points(entry) for layer in window.layers}
+        layers = self.activations.layers or {n for window in self.windows for n in window.layers}
+        wanted |= {Site(point, n) for point in self.activations.hook_points for n in layers}
+        return tuple(map(str, sorted(wanted, key=lambda site: (site.layer, site.hook_point))))
+
+
+def _points(entry: DictionaryConfig) -> tuple[str, ...]:
+    return ("resid_post",) if entry.kind == "crosscoder" else (entry.reads, "moe_out")
+
+
+def load_run(raw: Mapping[str, Any]) -> RunConfig:
+    """Return Snakemake's `config` as a RunConfig; raise ConfigError where it is wrong."""
+    return read_section(RunConfig, raw)

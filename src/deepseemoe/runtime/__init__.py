@@ -1,0 +1,1 @@
+"""What every stage needs of the machine: logs, whole files, tables, seeds, progress, devices."""

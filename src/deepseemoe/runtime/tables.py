@@ -1,0 +1,73 @@
+"""Parquet tables with a documented schema and a manifest of what made them."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deepseemoe.runtime.files import growing
+
+
+class Column(NamedTuple):
+    """One column of a table; `meaning` and `unit` are kept in the file."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+Columns = tuple[Column, ...]
+"""A documented schema, written down beside the code that fills it."""
+
+
+def arrow_schema(columns: Columns, manifest: Mapping[str, Any] | None = None) -> pa.Schema:
+    """Return the arrow schema of `columns`, with each meaning and the manifest in its metadata."""
+    fields = [
+        pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns
+    ]
+    text = json.dumps(dict(manifest or {}), sort_keys=True)
+    return pa.schema(fields, metadata={"deepseemoe": text})
+
+
+def write_table(
+    path: str | PathLike[str],
+    columns: Columns,
+    values: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    manifest: Mapping[str, Any],
+) -> None:
+    """Write rows (a list of dicts, or a dict of equally long columns) as parquet, whole or not at all.
+
+    Raises ValueError where a column is missing or unknown, before anything is written.
+    """
+    schema = arrow_schema(columns, manifest)
+    if isinstance(values, Mapping):
+        if set(values) != set(schema.names):
+            odd = sorted(set(values) ^ set(schema.names))
+            raise ValueError(f"{path}: columns {odd} are not both given and documented")
+        table = pa.table([pa.array(values[n], schema.field(n).type) for n in schema.names], schema)
+    else:
+        table = pa.Table.from_pylist(list(values), schema)
+    with growing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_table(path: str | PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a table, or some of its columns."""
+    return pq.read_table(path, columns=list(columns) if columns else None)
+
+
+def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
+    """Return the manifest of a table; empty where another program wrote it."""
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(b"deepseemoe", b"{}"))
+
+
+def digest(value: Any) -> str:
+    """Return 16 hexadecimal digits that name plain data, for manifests."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
