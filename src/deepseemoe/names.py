@@ -1,4 +1,4 @@
-"""The names of things, as they stand in configuration, paths, tables and stores: parsing and formatting, nothing else."""
+"""The names of things in configuration, paths, tables and stores: parsing and formatting."""
 
 import re
 from typing import Literal, NamedTuple, get_args

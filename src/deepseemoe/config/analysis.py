@@ -39,7 +39,9 @@ class LabelsConfig(Section):
         "OPENAI_API_KEY", description="Environment variable with the key; the key is never stored."
     )
     concurrency: int = Field(8, gt=0, description="Requests under way at once.")
-    max_retries: int = Field(4, ge=0, description="Tries again after an error or unreadable answer.")
+    max_retries: int = Field(
+        4, ge=0, description="Tries again after an error or unreadable answer."
+    )
     format: Literal[1] = Field(1, description="A higher one reruns the stage.")
 
 

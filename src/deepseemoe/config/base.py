@@ -1,4 +1,4 @@
-"""What the sections of the configuration share: strict frozen models, and errors a user can act on."""
+"""What the sections share: strict frozen models, and errors that a user can act on."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ class Section(BaseModel):
 
 
 class ConfigError(ValueError):
-    """The configuration is wrong; the message has one line for each problem and says what to write."""
+    """The configuration is wrong; one line for each problem says what to write."""
 
 
 S = TypeVar("S", bound=Section)

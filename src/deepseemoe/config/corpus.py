@@ -1,8 +1,9 @@
 """Where the text comes from, which of it is kept, and how it becomes token sequences."""
 
+import os
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deepseemoe.config.base import Section
 
@@ -84,7 +85,19 @@ class CorpusConfig(Section):
         20_000, ge=1, description="Documents held in memory to shuffle the stream."
     )
     tokenizer: TokenizerConfig = TokenizerConfig()
-    format: Literal[1] = Field(1, description="Layout of the shards; a higher one reruns the stage.")
+    format: Literal[1] = Field(
+        1, description="Layout of the shards; a higher one reruns the stage."
+    )
+
+    @field_validator("paths")
+    @classmethod
+    def _expand(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        """Expand `~` and `$VARIABLES` here: another folder is another configuration."""
+        expanded = tuple(os.path.expandvars(os.path.expanduser(path)) for path in paths)
+        for path in expanded:
+            if "$" in path:
+                raise ValueError(f"{path} names an environment variable that is not set; export it")
+        return expanded
 
     @model_validator(mode="after")
     def _has_what_its_source_needs(self) -> "CorpusConfig":

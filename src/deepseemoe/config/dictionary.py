@@ -12,9 +12,9 @@ class DictionaryConfig(Section):
 
     kind: Literal["crosscoder", "transcoder"] = Field(
         "crosscoder",
-        description="`crosscoder` reads and writes resid_post of all layers of its window (a window "
-        "of one is a plain SAE). `transcoder` reads `reads` of each layer and writes moe_out of that "
-        "layer and the later ones of the window.",
+        description="`crosscoder` reads and writes resid_post of all layers of its window (a "
+        "window of one is a plain SAE). `transcoder` reads `reads` of each layer and writes moe_out "
+        "of that layer and the later ones of the window.",
     )
     reads: Literal["moe_in", "attn_out", "resid_mid"] = Field(
         "moe_in", description="What a transcoder reads; a crosscoder always reads resid_post."
@@ -24,19 +24,29 @@ class DictionaryConfig(Section):
     n_tokens: int = Field(4_000_000, gt=0, description="Tokens to train on; passes repeat.")
     batch_tokens: int = Field(1024, gt=0, description="Tokens of one step.")
     learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate of Adam; empty means 2e-4 / sqrt(d_dict / 2^14)."
+        None,
+        gt=0,
+        description="Peak learning rate of Adam; empty means 2e-4 / sqrt(d_dict / 2^14).",
     )
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of steps that warm up.")
     decay_fraction: float = Field(0.2, ge=0, lt=1, description="Share of steps that decay to 0.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
-    auxk_weight: float = Field(1 / 32, ge=0, description="Weight of the loss that revives features.")
-    k_aux: int | None = Field(None, gt=0, description="Dead features it uses; empty: half of d_model.")
+    auxk_weight: float = Field(
+        1 / 32, ge=0, description="Weight of the loss that revives features."
+    )
+    k_aux: int | None = Field(
+        None, gt=0, description="Dead features it uses; empty: half of d_model."
+    )
     dead_tokens: int | None = Field(
-        None, gt=0, description="Silent tokens after which a feature is dead; empty: the smaller of "
+        None,
+        gt=0,
+        description="Silent tokens after which a feature is dead; empty: the smaller of "
         "10 million and a tenth of n_tokens.",
     )
     init_norm: float = Field(0.5, gt=0, description="Norm of a feature's decoder at the start.")
-    checkpoint_steps: int = Field(500, gt=0, description="Steps between checkpoints to resume from.")
+    checkpoint_steps: int = Field(
+        500, gt=0, description="Steps between checkpoints to resume from."
+    )
     wandb_project: str | None = Field(
         None, description="Also log curves to this wandb project (needs `pip install wandb`)."
     )

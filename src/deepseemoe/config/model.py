@@ -20,8 +20,8 @@ class ArchitectureConfig(Section):
     n_dense_layers: int = Field(0, ge=0, description="First layers with a dense MLP instead.")
     routing: Literal["token", "sequence", "prefix"] = Field(
         "token",
-        description="What the router reads: each token, the mean of its document (sees the future), "
-        "or the running mean of its document so far.",
+        description="What the router reads: each token, the mean of its document (sees the "
+        "future), or the running mean of its document so far.",
     )
     norm_topk_prob: bool = Field(True, description="Scale the weights of chosen experts to sum 1.")
 
@@ -39,7 +39,9 @@ class ArchitectureConfig(Section):
 class TrainingConfig(Section):
     """How NanoMoE is trained on the train split."""
 
-    n_tokens: int = Field(2_000_000, gt=0, description="Tokens to train on; passes repeat as needed.")
+    n_tokens: int = Field(
+        2_000_000, gt=0, description="Tokens to train on; passes repeat as needed."
+    )
     batch_sequences: int = Field(16, gt=0, description="Sequences of one step.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of steps that warm up.")
@@ -48,7 +50,9 @@ class TrainingConfig(Section):
         0.01, ge=0, description="Weight of the Switch load-balancing loss; less lets load differ."
     )
     z_loss: float = Field(0.0, ge=0, description="Weight of the squared log-partition of routers.")
-    checkpoint_steps: int = Field(100, gt=0, description="Steps between checkpoints to resume from.")
+    checkpoint_steps: int = Field(
+        100, gt=0, description="Steps between checkpoints to resume from."
+    )
 
 
 class ModelConfig(Section):

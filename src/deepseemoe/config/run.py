@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
@@ -24,7 +24,7 @@ WindowField = Annotated[
     Window,
     BeforeValidator(lambda value: Window.parse(value) if isinstance(value, str) else value),
     PlainSerializer(str),
-    Field(json_schema_extra={"type": "string", "pattern": r"^L\d{2,3}-L\d{2,3}$"}),
+    WithJsonSchema({"type": "string", "pattern": r"^L\d{2,3}-L\d{2,3}$"}),
 ]
 DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
@@ -114,7 +114,9 @@ class RunConfig(Section):
         wanted: set[Site] = set()
         for window in self.windows:
             for entry in self.dictionaries.values():
-                wanted |= {Site(point, layer) for point in _points(entry) for layer in window.layers}
+                wanted |= {
+                    Site(point, layer) for point in _points(entry) for layer in window.layers
+                }
         layers = self.activations.layers or {n for window in self.windows for n in window.layers}
         wanted |= {Site(point, n) for point in self.activations.hook_points for n in layers}
         return tuple(map(str, sorted(wanted, key=lambda site: (site.layer, site.hook_point))))

@@ -1,4 +1,4 @@
-"""Random numbers that depend on the run's seed and on what they are for, never on the order of jobs."""
+"""Random numbers that depend on the seed and on what they are for, never on the order of jobs."""
 
 import hashlib
 

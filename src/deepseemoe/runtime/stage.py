@@ -1,4 +1,4 @@
-"""Running one stage under Snakemake: its log file, its threads, and an error that names the rule."""
+"""Running one stage under Snakemake: its log file, its threads, its errors."""
 
 import logging
 import os
@@ -6,25 +6,27 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run_stage(main: Callable[[Any], None], job: Any) -> None:
     """Call `main(job)`, logging to the rule's log file and to stderr; exit 1 where it raises.
 
-    A ValueError or an OSError is for the user: stderr gets one line, the log file the traceback too.
+    A ValueError or an OSError is for the user: one line on stderr, the traceback in the log file.
     """
     _limit_threads(job.threads)
-    console = logging.StreamHandler()
-    handlers: list[logging.Handler] = [console]
-    if job.log:
-        handlers.append(logging.FileHandler(job.log[0], mode="w"))
-    logging.basicConfig(level="INFO", format=LINE, handlers=handlers, force=True)
+    logging.basicConfig(level="INFO", format=LINE, handlers=_handlers(job), force=True)
+    logger.setLevel("DEBUG")
     try:
         main(job)
-    except Exception as error:
-        console.addFilter(_drop_traceback if isinstance(error, (ValueError, OSError)) else _keep)
-        logging.getLogger("deepseemoe").error("rule %s: %s", job.rule, error, exc_info=True)
+    except (ValueError, OSError) as error:
+        logger.error("rule %s: %s", job.rule, error)
+        logger.debug("where it happened:", exc_info=True)
+        sys.exit(1)
+    except Exception:
+        logger.exception("rule %s failed", job.rule)
         sys.exit(1)
 
 
@@ -41,12 +43,9 @@ def _limit_threads(threads: int) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-def _drop_traceback(record: logging.LogRecord) -> logging.LogRecord:
-    """Return the record without its traceback, for the console."""
-    copy = logging.makeLogRecord(record.__dict__)
-    copy.exc_info = copy.exc_text = None
-    return copy
-
-
-def _keep(record: logging.LogRecord) -> logging.LogRecord:
-    return record
+def _handlers(job: Any) -> list[logging.Handler]:
+    """Return the console, from INFO on, and the rule's log file, which also takes tracebacks."""
+    console = logging.StreamHandler()
+    console.setLevel("INFO")
+    files = [logging.FileHandler(job.log[0], mode="w")] if job.log else []
+    return [console, *files]

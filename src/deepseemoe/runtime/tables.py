@@ -40,7 +40,7 @@ def write_table(
     values: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     manifest: Mapping[str, Any],
 ) -> None:
-    """Write rows (a list of dicts, or a dict of equally long columns) as parquet, whole or not at all.
+    """Write rows (dicts), or a dict of equally long columns, as parquet, whole or not at all.
 
     Raises ValueError where a column is missing or unknown, before anything is written.
     """

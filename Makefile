@@ -1,0 +1,33 @@
+# Two commands do everything: `make demo` (set up, run the embedded default to its report) and `make test` (set up, all tests).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := demo
+
+demo: $(STAMP)
+	$(BIN)/snakemake --cores all --resources gpu=1
+	@echo "Open results/tiny/report/summary.html"
+
+test: lint
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/workflow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules workflow/Snakefile
+	$(BIN)/snakemake --lint
+
+# An exact torch is asked for by name, so that a local CPU build serves where there is one.
+$(STAMP): pyproject.toml envs/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c envs/constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c envs/constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .snakemake

@@ -1,0 +1,37 @@
+"""DeepSeeMoE: from text and a Mixture-of-Experts model to a map of features onto experts."""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/corpus.smk"
+include: "rules/model.smk"
+include: "rules/activations.smk"
+include: "rules/dictionary.smk"
+include: "rules/features.smk"
+include: "rules/routing.smk"
+include: "rules/experts.smk"
+include: "rules/labels.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    write_config,
+
+
+rule all:
+    """Everything of the run, down to its report."""
+    default_target: True
+    input:
+        f"<results>/{RUN.name}/config.yaml",
+        f"<results>/{RUN.name}/report/summary.html",
+        map_tables(),

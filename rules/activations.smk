@@ -1,0 +1,33 @@
+"""Tokens and model in, activations and router decisions out.
+
+In:  <results>/{run}/corpus/{split}/{shard}.zarr, model
+Out: <results>/{run}/activations/{split}/{shard}.zarr
+"""
+
+
+rule cache_activations:
+    """Run the model over one shard; cache the activations asked for and every router decision."""
+    input:
+        tokens="<results>/{run}/corpus/{split}/{shard}.zarr",
+        model=model_folder(),
+    output:
+        directory("<results>/{run}/activations/{split}/{shard}.zarr"),
+    log:
+        "<logs>/{run}/cache_activations/{split}-{shard}.log",
+    benchmark:
+        "<benchmarks>/{run}/cache_activations/{split}-{shard}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        **gpu("activations"),
+        mem_mb=8000,
+    params:
+        config=RUN.stage("activations"),
+        sites=RUN.sites(),
+        model=model_params(),
+        seed=RUN.seed,
+    message:
+        "Caching activations of {wildcards.split} shard {wildcards.shard}"
+    script:
+        "../workflow/scripts/cache_activations.py"

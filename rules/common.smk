@@ -1,0 +1,91 @@
+"""What all rules share: the validated configuration, the wildcards, and the lists of files.
+
+Wildcards: run (this run only), split (train, select, test), shard (five digits), dictionary (a named
+entry of the configuration), window (L08-L10, both ends in, from 0).
+"""
+
+import sys
+from pathlib import Path
+
+# A bare checkout can lint and dry-run: the configuration imports nothing that Snakemake lacks.
+sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
+
+from deepseemoe.config import load_run
+from deepseemoe.names import SPLITS, shard_name
+from deepseemoe.report.names import figure_groups
+
+RUN = load_run(config)
+RESULTS = "<results>/{run}"
+
+
+wildcard_constraints:
+    run=RUN.name,
+    split="|".join(SPLITS),
+    shard=r"\d{5}",
+    dictionary="|".join(RUN.dictionaries),
+    window="|".join(map(str, RUN.windows)),
+
+
+def shards(split):
+    """Return the names of the shards of a split."""
+    return [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
+
+
+def corpus_shards(split):
+    """Return the token shards of a split."""
+    return expand("<results>/{{run}}/corpus/{}/{{shard}}.zarr".format(split), shard=shards(split), allow_missing=True)
+
+
+def stores(split):
+    """Return the activation stores of a split."""
+    return expand("<results>/{{run}}/activations/{}/{{shard}}.zarr".format(split), shard=shards(split), allow_missing=True)
+
+
+def feature_shards():
+    """Return the sparse features of the test split, for one dictionary and window."""
+    return expand("<results>/{run}/features/{dictionary}/{window}/{shard}.zarr", shard=shards("test"), allow_missing=True)
+
+
+def model_folder():
+    """Return the model that the run makes, as an input; nothing where it reads one from the Hub."""
+    return [] if RUN.model.source == "hub" else ["<results>/{run}/model"]
+
+
+def of_each_dictionary(pattern):
+    """Return `pattern` for each dictionary and window of the run."""
+    return expand(pattern, dictionary=RUN.dictionaries, window=map(str, RUN.windows), allow_missing=True)
+
+
+def transcoders():
+    """Return the dictionaries that write moe_out, and so have a map of writes."""
+    return [name for name, entry in RUN.dictionaries.items() if entry.kind == "transcoder"]
+
+
+def write_tables():
+    """Return the maps of writes of the run."""
+    return expand("<results>/{run}/experts/{dictionary}/{window}/writes.parquet", dictionary=transcoders(), window=map(str, RUN.windows), allow_missing=True)
+
+
+def map_tables():
+    """Return the maps of the run."""
+    reads = of_each_dictionary("<results>/{run}/experts/{dictionary}/{window}/reads.parquet")
+    return expand(reads + write_tables(), run=RUN.name)
+
+
+def gpu(stage):
+    """Return the resources of a stage: one GPU where the configuration sends it to `cuda`."""
+    return {"gpu": int(getattr(RUN.devices, stage) == "cuda")}
+
+
+def model_params():
+    """Return what a rule needs to load the model: what it is, not how it was trained."""
+    return {key: value for key, value in RUN.stage("model").items() if key != "training"}
+
+
+def figures():
+    """Return the report's figures, each in its category and with its caption."""
+    return [
+        report(f"<results>/{{run}}/report/figures/{stem}.svg", caption=f"../workflow/report/{group}.rst", category=category, labels={"figure": stem})
+        for group, category, stems in figure_groups(RUN)
+        for stem in stems
+    ]

@@ -1,0 +1,55 @@
+"""Text in, packed sequences of tokens out.
+
+In:  the corpus that the configuration names
+Out: <results>/{run}/corpus/tokenizer, corpus/{split}/{shard}.zarr, corpus/documents.parquet
+"""
+
+
+rule prepare_tokenizer:
+    """Copy the model's tokenizer, or train one on the train split."""
+    output:
+        directory("<results>/{run}/corpus/tokenizer"),
+    log:
+        "<logs>/{run}/prepare_tokenizer.log",
+    benchmark:
+        "<benchmarks>/{run}/prepare_tokenizer.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        config=RUN.stage("corpus"),
+        model={key: RUN.stage("model")[key] for key in ("source", "name", "revision")},
+        seed=RUN.seed,
+    message:
+        "Preparing the tokenizer of run {wildcards.run}"
+    script:
+        "../workflow/scripts/prepare_tokenizer.py"
+
+
+rule pack_corpus:
+    """Filter and split documents; pack their tokens into sequences; list what was kept and dropped."""
+    input:
+        tokenizer="<results>/{run}/corpus/tokenizer",
+    output:
+        train=directory(corpus_shards("train")),
+        select=directory(corpus_shards("select")),
+        test=directory(corpus_shards("test")),
+        documents="<results>/{run}/corpus/documents.parquet",
+    log:
+        "<logs>/{run}/pack_corpus.log",
+    benchmark:
+        "<benchmarks>/{run}/pack_corpus.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        config=RUN.stage("corpus"),
+        seed=RUN.seed,
+    message:
+        "Packing the corpus of run {wildcards.run}"
+    script:
+        "../workflow/scripts/pack_corpus.py"

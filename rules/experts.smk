@@ -1,0 +1,65 @@
+"""Features and router decisions in, maps between features and experts out.
+
+In:  <results>/{run}/features/{dictionary}/{window}, activations/test/{shard}.zarr, model
+Out: <results>/{run}/experts/{dictionary}/{window}
+"""
+
+
+rule map_reads:
+    """Map which features call which experts, with intervals, a null and the weights' account."""
+    input:
+        features=feature_shards(),
+        stores=stores("test"),
+        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
+        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
+        model=model_folder(),
+    output:
+        reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
+        summary="<results>/{run}/experts/{dictionary}/{window}/summary.json",
+    log:
+        "<logs>/{run}/map_reads/{dictionary}-{window}.log",
+    benchmark:
+        "<benchmarks>/{run}/map_reads/{dictionary}-{window}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+    params:
+        config=RUN.stage("experts"),
+        model=model_params(),
+        seed=RUN.seed,
+    message:
+        "Mapping reads of {wildcards.dictionary} on {wildcards.window}"
+    script:
+        "../workflow/scripts/map_reads.py"
+
+
+rule map_writes:
+    """Map which experts write which features of a transcoder."""
+    input:
+        features=feature_shards(),
+        tokens=corpus_shards("test"),
+        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
+        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
+        model=model_folder(),
+    output:
+        writes="<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
+    log:
+        "<logs>/{run}/map_writes/{dictionary}-{window}.log",
+    benchmark:
+        "<benchmarks>/{run}/map_writes/{dictionary}-{window}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        **gpu("experts"),
+        mem_mb=8000,
+    params:
+        config=RUN.stage("experts"),
+        model=model_params(),
+        seed=RUN.seed,
+    message:
+        "Mapping writes of {wildcards.dictionary} on {wildcards.window}"
+    script:
+        "../workflow/scripts/map_writes.py"

@@ -1,0 +1,58 @@
+"""Dictionaries and test stores in, sparse features and their contexts out.
+
+In:  <results>/{run}/dictionary/{dictionary}/{window}, activations/test/{shard}.zarr
+Out: <results>/{run}/features/{dictionary}/{window}
+"""
+
+
+rule encode_features:
+    """Encode one shard of the test split into sparse feature activations."""
+    input:
+        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
+        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
+        store="<results>/{run}/activations/test/{shard}.zarr",
+    output:
+        directory("<results>/{run}/features/{dictionary}/{window}/{shard}.zarr"),
+    log:
+        "<logs>/{run}/encode_features/{dictionary}-{window}-{shard}.log",
+    benchmark:
+        "<benchmarks>/{run}/encode_features/{dictionary}-{window}-{shard}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        **gpu("features"),
+        mem_mb=4000,
+    params:
+        format=RUN.features.format,
+    message:
+        "Encoding test shard {wildcards.shard} with {wildcards.dictionary} on {wildcards.window}"
+    script:
+        "../workflow/scripts/encode_features.py"
+
+
+rule collect_examples:
+    """Count how often features fire and collect contexts where they do and do not."""
+    input:
+        shards=feature_shards(),
+        documents="<results>/{run}/corpus/documents.parquet",
+        tokenizer="<results>/{run}/corpus/tokenizer",
+    output:
+        density="<results>/{run}/features/{dictionary}/{window}/density.parquet",
+        examples="<results>/{run}/features/{dictionary}/{window}/examples.parquet",
+    log:
+        "<logs>/{run}/collect_examples/{dictionary}-{window}.log",
+    benchmark:
+        "<benchmarks>/{run}/collect_examples/{dictionary}-{window}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        config=RUN.stage("features"),
+        seed=RUN.seed,
+    message:
+        "Collecting examples of {wildcards.dictionary} on {wildcards.window}"
+    script:
+        "../workflow/scripts/collect_examples.py"

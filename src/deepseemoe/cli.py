@@ -1,0 +1,104 @@
+"""The console script `deepseemoe`, for what is no stage: check, schema, look."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deepseemoe.config import ConfigError, load_run
+from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, schema_text
+
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit status; what is wrong is said in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"deepseemoe {options.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def merged_config(files: Sequence[Path], default: Path = DEFAULT_CONFIG) -> dict[str, Any]:
+    """Return the configuration as Snakemake merges it: the default file first, then `files`."""
+    config: dict[str, Any] = {}
+    for file in [default] * default.is_file() + list(files):
+        try:
+            raw = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(raw, Mapping):
+            raise ConfigError(f"{file} holds a {type(raw).__name__}; expected keys and values")
+        _update(config, raw)
+    return config
+
+
+def _update(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _update(into[key], value)
+        else:
+            into[key] = value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="deepseemoe", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="validate a configuration and print it resolved")
+    check.add_argument(
+        "configfile",
+        nargs="*",
+        type=Path,
+        help="as snakemake --configfile; config/config.yaml first",
+    )
+    check.add_argument("--quiet", action="store_true", help="print problems only")
+    check.set_defaults(run=_check)
+    schema = commands.add_parser(
+        "schema", help="renew the JSON schema and the keys of config/README.md"
+    )
+    schema.set_defaults(run=_schema)
+    look = commands.add_parser("look", help="show a feature or an expert of a finished run")
+    look.add_argument("results", type=Path, help="folder of the run, as results/tiny")
+    look.add_argument(
+        "what", help="an expert (L01.E3), a feature (L00-L01.F00012) or a word of labels"
+    )
+    look.add_argument("--dictionary", help="its name; the first of the run where it is left out")
+    look.add_argument("--n", type=int, default=10, help="rows to show (default 10)")
+    look.set_defaults(run=_look)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    from deepseemoe.preflight import problems
+
+    run = load_run(merged_config(options.configfile))
+    found = problems(run)
+    if not options.quiet:
+        print(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    for problem in found:
+        print(f"deepseemoe check: {problem}", file=sys.stderr)
+    return 1 if found else 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    Path(SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
+    readme = Path(README_FILE)
+    readme.write_text(readme_text(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {SCHEMA_FILE} and {README_FILE}")
+    return 0
+
+
+def _look(options: argparse.Namespace) -> int:
+    from deepseemoe.report.look import look
+
+    print(look(options.results, options.what, dictionary=options.dictionary, n_rows=options.n))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

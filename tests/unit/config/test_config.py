@@ -1,0 +1,131 @@
+"""The configuration says what is wrong, where, and what to write instead."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deepseemoe.config import ConfigError, load_run
+from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, schema, schema_text
+
+ROOT = Path(__file__).parents[3]
+
+WRONG = [
+    (
+        {"activations": {"hook_point": []}},
+        "activations.hook_point: unknown key; did you mean 'hook_points'?",
+    ),
+    (
+        {"windows": ["L03-L01"]},
+        "windows.0: last layer 1 comes before first layer 3 (found 'L03-L01')",
+    ),
+    (
+        {"windows": ["3-4"]},
+        "windows.0: a window is written L08-L10 (first and last layer), not '3-4'",
+    ),
+    ({"windows": ["L00-L09"]}, "windows: L00-L09 goes beyond the model, whose last layer is 3"),
+    ({"windows": ["L00-L00", "L00-L00"]}, "windows: L00-L00 stands twice"),
+    ({"windows": []}, "windows: empty; name at least one, as L00-L01"),
+    ({"dictionaries": {}}, "dictionaries: empty; name at least one"),
+    ({"dictionaries": {"a": {"kk": 3}}}, "dictionaries.a.kk: unknown key; did you mean 'k'?"),
+    (
+        {"dictionaries": {"a": {"k": 64, "d_dict": 64}}},
+        "dictionaries.a: k 64 is not less than d_dict 64",
+    ),
+    ({"corpus": {"source": "file"}}, "did you mean 'files'? (found 'file')"),
+    (
+        {"corpus": {"source": "files"}},
+        "corpus: source `files` needs paths, as paths: [my/folder/*.jsonl.zst]",
+    ),
+    (
+        {"corpus": {"paths": ["$NOT_SET_ANYWHERE/x"]}},
+        "names an environment variable that is not set",
+    ),
+    (
+        {"corpus": {"sequence_length": 100}},
+        "corpus: shard_tokens 131072 is not a multiple of sequence_length 100",
+    ),
+    ({"model": {"source": "hub"}}, "model: source `hub` needs a name"),
+    ({"model": {"source": "planted"}}, "model.source planted reads corpus.source planted"),
+    ({"model": {"architecture": {"top_k": 9}}}, "model.architecture: top_k 9 exceeds n_experts 8"),
+    (
+        {"activations": {"window_tokens": 1000}},
+        "window_tokens 1000 is not a multiple of chunk_tokens 256",
+    ),
+    ({"activations": {"hook_points": ["mlp_in"]}}, "activations.hook_points.0: Input should be"),
+    ({"report": {"formats": ["png"]}}, "report: formats must hold svg"),
+]
+
+
+@pytest.mark.parametrize(("raw", "line"), WRONG, ids=[line[:40] for _, line in WRONG])
+def test_a_wrong_key_is_told_in_one_line(raw, line):
+    with pytest.raises(ConfigError) as caught:
+        load_run(raw)
+    assert sum(line in told for told in str(caught.value).splitlines()) == 1, str(caught.value)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load_run({"name": "Tiny!", "seed": -1, "dictionaries": {"a": {"k": 0}}})
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_problems_across_sections_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load_run({"windows": ["L00-L09", "L00-L08"], "dictionaries": {"a": {"k": 9, "d_dict": 9}}})
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_a_resolved_configuration_reads_back_as_itself():
+    run = load_run({"windows": ["L01-L02"], "dictionaries": {"sae": {"k": 3}}})
+    assert load_run(run.model_dump(mode="json")) == run
+
+
+def test_sites_are_what_the_dictionaries_read_and_write():
+    run = load_run(
+        {
+            "windows": ["L01-L02"],
+            "dictionaries": {"a": {"kind": "transcoder", "reads": "resid_mid"}},
+            "activations": {"hook_points": ["attn_out"], "layers": [0]},
+        }
+    )
+    expected = "attn_out/L00 moe_out/L01 resid_mid/L01 moe_out/L02 resid_mid/L02"
+    assert run.sites() == tuple(expected.split())
+
+
+def test_the_last_shard_may_be_short():
+    run = load_run({"corpus": {"shard_tokens": 2560, "n_tokens": {"test": 2816}}})
+    assert run.corpus.n_shards("test") == 2
+
+
+def test_the_schema_file_matches_the_models():
+    told = "run `deepseemoe schema` to renew it"
+    assert (ROOT / SCHEMA_FILE).read_text() == schema_text(), (
+        f"{SCHEMA_FILE} is out of step; {told}"
+    )
+
+
+def test_the_table_of_keys_matches_the_models():
+    current = (ROOT / README_FILE).read_text()
+    assert current == readme_text(current), (
+        "config/README.md is out of step; run `deepseemoe schema`"
+    )
+
+
+def test_every_key_of_the_schema_has_a_description():
+    def missing(section, path):
+        for key, value in section.get("properties", {}).items():
+            if "description" not in value:
+                yield f"{path}{key}"
+            yield from missing(value, f"{path}{key}.")
+
+    assert list(missing(schema(), "")) == []
+
+
+def test_the_configuration_imports_no_heavy_library():
+    code = "import sys, deepseemoe.config, deepseemoe.report.names; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src"
+    )
+    assert not {"torch", "transformers", "zarr", "numpy", "pyarrow"} & set(done.stdout.split())
