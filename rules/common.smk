@@ -12,10 +12,9 @@ sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
 from deepseemoe.config import load_run
 from deepseemoe.names import SPLITS, shard_name
-from deepseemoe.report.names import figure_groups
+from deepseemoe.report.names import figure_groups, figure_names
 
 RUN = load_run(config)
-RESULTS = "<results>/{run}"
 
 
 wildcard_constraints:
@@ -33,17 +32,29 @@ def shards(split):
 
 def corpus_shards(split):
     """Return the token shards of a split."""
-    return expand("<results>/{{run}}/corpus/{}/{{shard}}.zarr".format(split), shard=shards(split), allow_missing=True)
+    return expand(
+        "<results>/{{run}}/corpus/{}/{{shard}}.zarr".format(split),
+        shard=shards(split),
+        allow_missing=True,
+    )
 
 
 def stores(split):
     """Return the activation stores of a split."""
-    return expand("<results>/{{run}}/activations/{}/{{shard}}.zarr".format(split), shard=shards(split), allow_missing=True)
+    return expand(
+        "<results>/{{run}}/activations/{}/{{shard}}.zarr".format(split),
+        shard=shards(split),
+        allow_missing=True,
+    )
 
 
 def feature_shards():
     """Return the sparse features of the test split, for one dictionary and window."""
-    return expand("<results>/{run}/features/{dictionary}/{window}/{shard}.zarr", shard=shards("test"), allow_missing=True)
+    return expand(
+        "<results>/{run}/features/{dictionary}/{window}/{shard}.zarr",
+        shard=shards("test"),
+        allow_missing=True,
+    )
 
 
 def model_folder():
@@ -53,22 +64,42 @@ def model_folder():
 
 def of_each_dictionary(pattern):
     """Return `pattern` for each dictionary and window of the run."""
-    return expand(pattern, dictionary=RUN.dictionaries, window=map(str, RUN.windows), allow_missing=True)
+    return expand(
+        pattern,
+        dictionary=RUN.dictionaries,
+        window=map(str, RUN.windows),
+        allow_missing=True,
+    )
 
 
 def transcoders():
     """Return the dictionaries that write moe_out, and so have a map of writes."""
-    return [name for name, entry in RUN.dictionaries.items() if entry.kind == "transcoder"]
+    return [
+        name for name, entry in RUN.dictionaries.items() if entry.kind == "transcoder"
+    ]
+
+
+def writes_of(wildcards):
+    """Return the map of writes of one dictionary and window; nothing for a crosscoder."""
+    path = "<results>/{run}/experts/{dictionary}/{window}/writes.parquet"
+    return [path] if wildcards.dictionary in transcoders() else []
 
 
 def write_tables():
     """Return the maps of writes of the run."""
-    return expand("<results>/{run}/experts/{dictionary}/{window}/writes.parquet", dictionary=transcoders(), window=map(str, RUN.windows), allow_missing=True)
+    return expand(
+        "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
+        dictionary=transcoders(),
+        window=map(str, RUN.windows),
+        allow_missing=True,
+    )
 
 
 def map_tables():
     """Return the maps of the run."""
-    reads = of_each_dictionary("<results>/{run}/experts/{dictionary}/{window}/reads.parquet")
+    reads = of_each_dictionary(
+        "<results>/{run}/experts/{dictionary}/{window}/reads.parquet"
+    )
     return expand(reads + write_tables(), run=RUN.name)
 
 
@@ -78,14 +109,36 @@ def gpu(stage):
 
 
 def model_params():
-    """Return what a rule needs to load the model: what it is, not how it was trained."""
-    return {key: value for key, value in RUN.stage("model").items() if key != "training"}
+    """Return how to load the model: what it is, not how it was trained."""
+    return {
+        key: value for key, value in RUN.stage("model").items() if key != "training"
+    }
+
+
+def figure(stem, group, category):
+    """Return one figure of the report, in its category and with its caption."""
+    caption = f"../workflow/report/{group}.rst"
+    return report(
+        f"<results>/{{run}}/report/figures/{stem}.svg",
+        caption=caption,
+        category=category,
+    )
+
+
+def copies_of_figures():
+    """Return the figures in the other formats that the configuration asks for."""
+    return [
+        f"<results>/{{run}}/report/figures/{stem}.{kind}"
+        for kind in RUN.report.formats
+        if kind != "svg"
+        for stem in figure_names(RUN)
+    ]
 
 
 def figures():
-    """Return the report's figures, each in its category and with its caption."""
+    """Return the report's figures."""
     return [
-        report(f"<results>/{{run}}/report/figures/{stem}.svg", caption=f"../workflow/report/{group}.rst", category=category, labels={"figure": stem})
-        for group, category, stems in figure_groups(RUN)
+        figure(stem, name, category)
+        for name, category, stems in figure_groups(RUN)
         for stem in stems
     ]

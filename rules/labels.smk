@@ -40,6 +40,7 @@ rule label_experts:
         reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
         features="<results>/{run}/labels/{dictionary}/{window}/features.parquet",
         routing=rules.tabulate_routing.output,
+        writes=writes_of,
     output:
         "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
     log:

@@ -26,14 +26,25 @@ rule draw_figures:
     """Draw the figures that a researcher opens first."""
     input:
         model=model_folder(),
-        training=of_each_dictionary("<results>/{run}/dictionary/{dictionary}/{window}/training.parquet"),
-        metrics=of_each_dictionary("<results>/{run}/dictionary/{dictionary}/{window}/metrics.json"),
-        density=of_each_dictionary("<results>/{run}/features/{dictionary}/{window}/density.parquet"),
-        reads=of_each_dictionary("<results>/{run}/experts/{dictionary}/{window}/reads.parquet"),
-        scores=of_each_dictionary("<results>/{run}/labels/{dictionary}/{window}/scores.parquet"),
+        training=of_each_dictionary(
+            "<results>/{run}/dictionary/{dictionary}/{window}/training.parquet"
+        ),
+        metrics=of_each_dictionary(
+            "<results>/{run}/dictionary/{dictionary}/{window}/metrics.json"
+        ),
+        density=of_each_dictionary(
+            "<results>/{run}/features/{dictionary}/{window}/density.parquet"
+        ),
+        reads=of_each_dictionary(
+            "<results>/{run}/experts/{dictionary}/{window}/reads.parquet"
+        ),
+        scores=of_each_dictionary(
+            "<results>/{run}/labels/{dictionary}/{window}/scores.parquet"
+        ),
         routing=rules.tabulate_routing.output,
     output:
         figures(),
+        copies_of_figures(),
     log:
         "<logs>/{run}/draw_figures.log",
     benchmark:
@@ -44,7 +55,7 @@ rule draw_figures:
     resources:
         mem_mb=4000,
     params:
-        run=RUN.stage("report"),
+        run=RUN.model_dump(mode="json"),
     message:
         "Drawing the figures of run {wildcards.run}"
     script:
@@ -57,10 +68,18 @@ rule write_summary:
         rules.draw_figures.output,
         rules.draw_figures.input,
         documents="<results>/{run}/corpus/documents.parquet",
-        summaries=of_each_dictionary("<results>/{run}/experts/{dictionary}/{window}/summary.json"),
-        examples=of_each_dictionary("<results>/{run}/features/{dictionary}/{window}/examples.parquet"),
-        features=of_each_dictionary("<results>/{run}/labels/{dictionary}/{window}/features.parquet"),
-        experts=of_each_dictionary("<results>/{run}/labels/{dictionary}/{window}/experts.parquet"),
+        summaries=of_each_dictionary(
+            "<results>/{run}/experts/{dictionary}/{window}/summary.json"
+        ),
+        examples=of_each_dictionary(
+            "<results>/{run}/features/{dictionary}/{window}/examples.parquet"
+        ),
+        features=of_each_dictionary(
+            "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
+        ),
+        experts=of_each_dictionary(
+            "<results>/{run}/labels/{dictionary}/{window}/experts.parquet"
+        ),
         writes=write_tables(),
     output:
         report(
@@ -78,7 +97,7 @@ rule write_summary:
     resources:
         mem_mb=4000,
     params:
-        run=RUN.stage("report"),
+        run=RUN.model_dump(mode="json"),
     message:
         "Writing the summary of run {wildcards.run}"
     script:

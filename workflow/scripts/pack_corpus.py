@@ -12,9 +12,8 @@ def main(job: "Snakemake") -> None:
     """Pack the corpus into the shards of every split."""
     from pathlib import Path
 
-    from deepseemoe.corpus.pack import pack_corpus
-
     from deepseemoe.config import CorpusConfig
+    from deepseemoe.corpus.pack import pack_corpus
 
     pack_corpus(
         CorpusConfig.model_validate(job.params.config),

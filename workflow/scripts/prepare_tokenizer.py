@@ -12,9 +12,8 @@ def main(job: "Snakemake") -> None:
     """Copy or train the run's tokenizer."""
     from pathlib import Path
 
-    from deepseemoe.corpus.tokenizer import prepare_tokenizer
-
     from deepseemoe.config import CorpusConfig
+    from deepseemoe.corpus.tokenizer import prepare_tokenizer
 
     model = job.params.model
     prepare_tokenizer(

@@ -13,8 +13,8 @@ class DictionaryConfig(Section):
     kind: Literal["crosscoder", "transcoder"] = Field(
         "crosscoder",
         description="`crosscoder` reads and writes resid_post of all layers of its window (a "
-        "window of one is a plain SAE). `transcoder` reads `reads` of each layer and writes moe_out "
-        "of that layer and the later ones of the window.",
+        "window of one is a plain SAE). `transcoder` reads `reads` of each layer and writes "
+        "moe_out of that layer and of the later ones of the window.",
     )
     reads: Literal["moe_in", "attn_out", "resid_mid"] = Field(
         "moe_in", description="What a transcoder reads; a crosscoder always reads resid_post."

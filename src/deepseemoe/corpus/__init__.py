@@ -1,0 +1,1 @@
+"""Text to token shards: sources, filters, splits, the tokenizer, and packing into sequences."""

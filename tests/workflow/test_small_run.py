@@ -1,0 +1,63 @@
+"""The whole embedded run, small: it is made once, made again does nothing, and reruns what it must."""
+
+import pytest
+from runs import ROOT, planned, snakemake
+
+SMALL = ROOT / "tests/config/small.yaml"
+DOWNSTREAM_OF_LABELS = {"label_features", "label_experts", "draw_figures", "write_summary"}
+
+
+def changed(small_run, setting):
+    """Return the rules that would run where one key is changed."""
+    return set(planned(small_run, SMALL, "--config", setting)) - {"all"}
+
+
+def test_a_second_run_does_nothing(small_run):
+    assert planned(small_run, SMALL) == {}
+
+
+def test_no_result_is_left_half_made(small_run):
+    left = [path for path in small_run.rglob("*") if ".partial" in path.name or "checkpoint" in path.name]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("report={'n_experts': 3}", {"draw_figures", "write_summary"}),
+        ("labels={'n_examples': 5}", DOWNSTREAM_OF_LABELS),
+        ("routing={'min_token_count': 7}", {"tabulate_routing", "label_experts", "draw_figures", "write_summary"}),
+        ("experts={'confidence': 0.9}", {"map_reads", "map_writes", "label_experts", "draw_figures", "write_summary"}),
+        ("features={'n_top': 4}", {"collect_examples"} | DOWNSTREAM_OF_LABELS),
+    ],
+)
+def test_a_changed_key_reruns_its_stage_and_what_follows(small_run, setting, expected):
+    assert changed(small_run, setting) == expected | {"write_config"}
+
+
+def test_a_changed_dictionary_reruns_no_other_dictionary(small_run):
+    plan = planned(small_run, SMALL, "--config", "dictionaries={'transcoder': {'k': 9}}")
+    assert plan["train_dictionary"] == 2, "one for each window"
+    assert plan["map_writes"] == 2
+    assert "cache_activations" not in plan
+    assert "train_model" not in plan
+
+
+def test_a_deleted_label_file_rebuilds_labels_and_what_follows(small_run):
+    labels = small_run / "results/small/labels/crosscoder/L00-L01/features.parquet"
+    kept = labels.with_suffix(".kept")
+    labels.rename(kept)
+    try:
+        plan = planned(small_run, SMALL)
+    finally:
+        kept.rename(labels)
+    assert set(plan) - {"all"} == DOWNSTREAM_OF_LABELS
+    assert plan["label_features"] == 1
+
+
+def test_the_snakemake_report_holds_the_figures(small_run, tmp_path):
+    page = tmp_path / "report.html"
+    done = snakemake(small_run, SMALL, "--report", str(page))
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert page.stat().st_size > 100_000
+    assert "map_heatmap_crosscoder" in page.read_text()
