@@ -1,0 +1,34 @@
+"""Columns of the tables that this stage writes."""
+
+import pyarrow as pa
+
+from deepseemoe.runtime.tables import Column, Columns
+
+DENSITY: Columns = (
+    Column("feature", pa.uint32(), "id", "feature of the dictionary; every feature has a row"),
+    Column("n_active", pa.int64(), "tokens", "valid test tokens on which the feature fires"),
+    Column("density", pa.float64(), "share", "n_active over the valid test tokens"),
+    Column("mean_activation", pa.float64(), "raw z", "mean over tokens where it fires; 0 if none"),
+    Column("max_activation", pa.float64(), "raw z", "highest activation; 0 where it never fires"),
+    Column("n_documents", pa.int64(), "documents", "test documents in which the feature fires"),
+)
+
+EXAMPLES: Columns = (
+    Column("feature", pa.uint32(), "id", "feature of the dictionary that fires on the test text"),
+    Column(
+        "group",
+        pa.string(),
+        "name",
+        "`top`: highest peaks, distinct documents first; `q0`, `q1` …: drawn from quantiles of the "
+        "peaks, weakest first; `random`: the feature is off in the whole context",
+    ),
+    Column(
+        "rank", pa.int32(), "rank", "place in the group from 0; by falling peak but in `random`"
+    ),
+    Column("doc_id", pa.uint32(), "id", "document of the context"),
+    Column("place", pa.int64(), "token", "place of the peak token in the concatenated test text"),
+    Column("peak", pa.int32(), "token", "index of the peak token inside the context"),
+    Column("tokens", pa.list_(pa.string()), "text", "readable text of each token"),
+    Column("token_ids", pa.list_(pa.uint32()), "id", "the tokens"),
+    Column("activations", pa.list_(pa.float32()), "raw z", "activation of the feature on each"),
+)

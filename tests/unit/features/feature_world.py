@@ -1,0 +1,52 @@
+"""A small text with features whose activations are known, written as feature shards."""
+
+import numpy as np
+from scipy import sparse
+
+from deepseemoe.features.store import FeatureWriter
+from deepseemoe.features.text import FeatureText
+from deepseemoe.runtime.files import growing
+
+SEQUENCE = 64
+
+
+def make_text(*, n_sequences=30, n_features=12, density=0.05, seed=0):
+    """Return a text of documents of 5 to 90 tokens with random features; the last one is silent."""
+    rng = np.random.default_rng(seed)
+    n_tokens = n_sequences * SEQUENCE
+    lengths = rng.integers(5, 90, n_tokens)
+    doc_ids = np.repeat(np.arange(len(lengths)), lengths)[:n_tokens].astype(np.uint32)
+    opens = np.arange(n_tokens) % SEQUENCE == 0
+    opens[1:] |= doc_ids[1:] != doc_ids[:-1]
+    positions = np.arange(n_tokens) - np.maximum.accumulate(np.where(opens, np.arange(n_tokens), 0))
+    dense = rng.gamma(2, 1, (n_tokens, n_features)) * (rng.random((n_tokens, n_features)) < density)
+    dense[positions == 0] = 0
+    dense[:, -1] = 0
+    return FeatureText(
+        matrix=sparse.csr_array(dense.astype(np.float32)),
+        token_ids=rng.integers(0, 50, n_tokens).astype(np.uint32),
+        doc_ids=doc_ids,
+        positions=positions.astype(np.uint32),
+        is_valid=positions > 0,
+    )
+
+
+def token_arrays(text, chosen=slice(None)):
+    return {
+        "token_id": text.token_ids[chosen],
+        "doc_id": text.doc_ids[chosen],
+        "position": text.positions[chosen],
+        "is_valid": text.is_valid[chosen].astype(np.uint8),
+    }
+
+
+def write_shards(folder, text, *, n_shards=2):
+    """Write a text as consecutive shards and return their paths."""
+    edges = np.linspace(0, text.n_tokens // SEQUENCE, n_shards + 1).astype(int) * SEQUENCE
+    paths = []
+    for shard, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        paths.append(folder / f"{shard:05d}.zarr")
+        with growing(paths[-1]) as partial:
+            writer = FeatureWriter(partial, d_dict=text.d_dict, manifest={"shard": shard})
+            writer.append(text.matrix[start:stop], token_arrays(text, slice(start, stop)))
+    return paths
