@@ -1,0 +1,1 @@
+"""NanoMoE: a small Mixture-of-Experts language model for the transformers library."""

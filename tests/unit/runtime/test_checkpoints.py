@@ -1,0 +1,29 @@
+"""A checkpoint comes back as it was, for its own run only."""
+
+import pytest
+import torch
+
+from deepseemoe.runtime.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    path = checkpoint_path(tmp_path / "model")
+    tensors, log = {"w": torch.randn(3, 4).T}, {"rows": [{"loss": 0.1 + 0.2}]}
+    write_checkpoint(path, run="a", step=7, tensors=tensors, log=log)
+    step, read, read_log = read_checkpoint(path, run="a")
+    assert (step, read_log) == (7, log)
+    assert torch.equal(read["w"], tensors["w"])
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(tmp_path):
+    path = tmp_path / "c"
+    assert read_checkpoint(path, run="a") is None
+    write_checkpoint(path, run="a", step=1, tensors={}, log={})
+    assert read_checkpoint(path, run="b") is None
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "c"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="c: not a readable checkpoint .* delete it"):
+        read_checkpoint(path, run="a")
