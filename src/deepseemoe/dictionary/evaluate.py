@@ -1,0 +1,93 @@
+"""Metrics of one dictionary on the test split: from the stores, and spliced into the model.
+
+`metrics` defines each number. Reconstruction and sparsity are over all valid test tokens; what
+needs the model is over the first `max_tokens` of them, since it takes three forward passes.
+
+Axes: T tokens, L layers of the window, D d_model.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepseemoe.activations.store import ActivationStore
+from deepseemoe.dictionary.batches import open_stores, site_names, valid_blocks
+from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.metrics import Reconstruction, Sparsity
+from deepseemoe.dictionary.splice_metrics import splice_batches, splice_metrics
+from deepseemoe.dictionary.weights import decoder_norms
+from deepseemoe.model.adapter import MoeModel
+from deepseemoe.runtime.files import write_json
+
+FORMAT = 1
+
+
+def evaluate_dictionary(
+    folder: Path,
+    *,
+    model: MoeModel,
+    stores: Sequence[Path],
+    tokens: Sequence[Path],
+    metrics: Path,
+    max_tokens: int = 65_536,
+    batch_sequences: int = 8,
+) -> dict[str, Any]:
+    """Measure the dictionary in `folder` on test stores and the token shards they were made of.
+
+    Stores and shards stand in the same order. Computes where the model is, writes `metrics` (JSON)
+    and returns what it wrote. Raises ValueError where stores and shards do not belong together.
+    """
+    dictionary = Dictionary.load(folder).to(model.device)
+    opened = open_stores(stores, _sites(dictionary))
+    n_tokens = sum(store.n_tokens for store in opened)
+    batches = splice_batches(opened, tokens, max_tokens=max_tokens, batch_sequences=batch_sequences)
+    values = {
+        "format": FORMAT,
+        "kind": dictionary.kind,
+        "window": str(dictionary.window),
+        "k": dictionary.k,
+        "layers": list(dictionary.window.layers),
+        **stored_metrics(dictionary, opened),
+        **splice_metrics(dictionary, model, batches, max_tokens=min(max_tokens, n_tokens)),
+    }
+    write_json(metrics, values)
+    return values
+
+
+def stored_metrics(dictionary: Dictionary, stores: Sequence[ActivationStore]) -> dict[str, Any]:
+    """Return reconstruction and sparsity over all valid rows of stores."""
+    names, n_layers = _sites(dictionary), dictionary.n_layers
+    fit = Reconstruction(dictionary.writing.mean_LD)
+    sparsity = Sparsity(dictionary.d_dict)
+    for block in (block for store in stores for block in valid_blocks(store, names)):
+        both = torch.from_numpy(block).to(dictionary.norm_F.device)
+        x_TLD, y_TLD = both[:, :n_layers], both[:, -n_layers:]  # one and the same for a crosscoder
+        entries = dictionary.entries(x_TLD)
+        fit.add(y_TLD, dictionary.reconstruct(entries, n_tokens=len(x_TLD)))
+        sparsity.add(entries.features, len(x_TLD))
+    return {
+        "fvu": fit.fvu_L.tolist(),
+        "fvu_mean": float(fit.fvu_L.mean()),
+        "l0": sparsity.l0,
+        "dead_fraction": sparsity.dead_fraction,
+        "decoder_norm_share": decoder_norm_share(dictionary),
+        "n_tokens": fit.n_tokens,
+    }
+
+
+def _sites(dictionary: Dictionary) -> tuple[str, ...]:
+    """Return what it reads, then what it writes; each site once."""
+    reads = site_names(dictionary.reads, dictionary.window)
+    writes = site_names(dictionary.writes, dictionary.window)
+    return tuple(dict.fromkeys((*reads, *writes)))
+
+
+def decoder_norm_share(dictionary: Dictionary) -> list[float]:
+    """Return the share of each layer in the decoder norms of all features, normalised units."""
+    total_L = torch.zeros(dictionary.n_layers, device=dictionary.norm_F.device)
+    for part, decoder_FW in zip(dictionary.parts, dictionary.weights.decoders, strict=True):
+        span = slice(part.writes.start, part.writes.stop)
+        total_L[span] += decoder_norms(decoder_FW, dictionary.d_model).sum(0)
+    return (total_L / total_L.sum().clamp_min(torch.finfo(total_L.dtype).tiny)).tolist()

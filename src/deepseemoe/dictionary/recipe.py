@@ -1,0 +1,59 @@
+"""The numbers of one training run that follow from its configuration and the data.
+
+Adam at 2e-4 / sqrt(d_dict / 2^14) (the rule of crosscoder_learning and dictionary_learning), a
+linear rise, a plateau, and a linear fall to 0 over the last steps.
+"""
+
+from typing import NamedTuple
+
+from deepseemoe.config.dictionary import DictionaryConfig
+
+N_ROWS = 100
+"""Rows of training.parquet, about."""
+
+
+class Recipe(NamedTuple):
+    """What a training run does at each step."""
+
+    n_steps: int
+    batch_tokens: int
+    k: int
+    peak_rate: float
+    warmup_steps: int
+    decay_steps: int
+    max_grad_norm: float
+    auxk_weight: float
+    k_aux: int
+    dead_tokens: int
+
+    @classmethod
+    def of(cls, config: DictionaryConfig, *, d_model: int) -> "Recipe":
+        """Return the recipe; raise ValueError where n_tokens is less than one batch."""
+        n_steps = config.n_tokens // config.batch_tokens
+        if n_steps == 0:
+            raise ValueError(
+                f"n_tokens {config.n_tokens} is less than one batch of batch_tokens "
+                f"{config.batch_tokens}; raise the one or lower the other"
+            )
+        return cls(
+            n_steps=n_steps,
+            batch_tokens=config.batch_tokens,
+            k=config.k,
+            peak_rate=config.learning_rate or 2e-4 / (config.d_dict / 2**14) ** 0.5,
+            warmup_steps=int(config.warmup_fraction * n_steps),
+            decay_steps=int(config.decay_fraction * n_steps),
+            max_grad_norm=config.max_grad_norm,
+            auxk_weight=config.auxk_weight,
+            k_aux=config.k_aux or max(1, d_model // 2),
+            dead_tokens=config.dead_tokens or max(1, min(10_000_000, config.n_tokens // 10)),
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0; it is above 0 at every step."""
+        rise = (step + 1) / (self.warmup_steps + 1)
+        fall = (self.n_steps - step) / (self.decay_steps + 1)
+        return self.peak_rate * min(1.0, rise, fall)
+
+    def is_logged(self, step: int) -> bool:
+        """Return whether a row of the training table ends after `step` steps."""
+        return step % max(1, self.n_steps // N_ROWS) == 0 or step == self.n_steps
