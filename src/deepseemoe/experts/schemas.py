@@ -1,0 +1,52 @@
+"""The columns of the maps.
+
+A *pair* is a feature and a routed expert of one layer. Reads: does the router choose the expert
+where the feature fires? Writes: does the expert write the feature's direction where it is chosen?
+"""
+
+import pyarrow as pa
+
+from deepseemoe.runtime.tables import Column, Columns
+
+READS: Columns = (
+    Column("layer", pa.uint16(), "", "layer of the router"),
+    Column("expert", pa.uint16(), "", "routed expert of that layer"),
+    Column("feature", pa.uint32(), "", "feature of the dictionary"),
+    Column("n_feature", pa.int64(), "tokens", "tokens on which the feature fires"),
+    Column("n_documents", pa.int64(), "documents", "documents in which it fires"),
+    Column("n_expert", pa.int64(), "tokens", "tokens that choose the expert"),
+    Column("n_both", pa.int64(), "tokens", "tokens on which both happen"),
+    Column("expected", pa.float32(), "tokens", "n_both if the two were independent"),
+    Column("p_e_given_f", pa.float32(), "share", "P(expert | feature fires)"),
+    Column("p_e", pa.float32(), "share", "P(expert); uniform routing gives top_k / n_experts"),
+    Column("lift", pa.float32(), "", "p_e_given_f / p_e; 1 is chance"),
+    Column("weight_lift", pa.float32(), "", "the same with gate weights in place of choices"),
+    Column("lor", pa.float32(), "nats", "log odds ratio of firing and being chosen, 0 is chance"),
+    Column("lor_lo", pa.float32(), "nats", "lower bound of its interval, clustered by document"),
+    Column("lor_hi", pa.float32(), "nats", "upper bound of its interval, clustered by document"),
+    Column("rd", pa.float32(), "share", "P(expert | fires) - P(expert | does not), as SteerMoE"),
+    Column("rho", pa.float32(), "z", "E[z | expert chosen] - E[z | not chosen], as RouterInterp"),
+    Column("z_perm", pa.float32(), "deviations", "n_both against permuted documents, square roots"),
+    Column("p_perm", pa.float64(), "", "two-sided p of z_perm"),
+    Column("q", pa.float64(), "", "Benjamini-Hochberg false discovery rate over the layer's pairs"),
+    Column("w_map", pa.float32(), "logits", "logit the feature adds by the weights, over the mean "
+           "expert's, on a token where it fires; NaN where no path of weights leads to the router"),
+    Column("rank", pa.uint32(), "", "place among the expert's pairs, from 1: those with q < .05 "
+           "and lor > 0 first, then by mean place by lor_lo and w_map (NaN leaves lor_lo alone)"),
+)  # fmt: skip
+
+WRITES: Columns = (
+    Column("layer", pa.uint16(), "", "layer of the expert, in the dictionary's window"),
+    Column("expert", pa.uint16(), "", "routed expert of that layer"),
+    Column("feature", pa.uint32(), "", "feature of the transcoder"),
+    Column("n_both", pa.int64(), "tokens", "tokens with the feature active and the expert chosen"),
+    Column("mean_on", pa.float32(), "residual", "mean projection of the expert's weighted output "
+           "on the feature's unit decoder direction at the layer, over those tokens"),
+    Column("mean_off", pa.float32(), "residual", "the same over tokens that choose the expert "
+           "while the feature is silent"),
+    Column("contrast", pa.float32(), "residual", "mean_on - mean_off"),
+    Column("contrast_lo", pa.float32(), "residual", "lower bound, clustered by document"),
+    Column("contrast_hi", pa.float32(), "residual", "upper bound, clustered by document"),
+    Column("share", pa.float32(), "share", "of what the layer's routed experts write along the "
+           "direction where the feature fires, this one's part over the sum of sizes: -1 to 1"),
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""What the routers do: load, co-activation, vocabulary and domains of every expert."""

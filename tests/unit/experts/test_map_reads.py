@@ -1,0 +1,242 @@
+import json
+
+import numpy as np
+import planted
+import pytest
+import torch
+from planted_model import PlantedDictionary
+from planted_shards import shards
+
+from deepseemoe.config import ExpertsConfig
+from deepseemoe.experts import reads
+from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.join import join
+from deepseemoe.experts.pairs import is_tested, layer_rows, rank, weigh
+from deepseemoe.experts.schemas import READS
+from deepseemoe.names import Window
+from deepseemoe.runtime.tables import read_table
+
+CONFIG = ExpertsConfig(n_permutations=60)
+
+
+class Reader:
+    """As a `MoeModel` whose routers read the residual as it is, with no norm before them."""
+
+    n_experts, moe_layers = 16, (1, 2)
+
+    def __init__(self, world):
+        self._router_LED = torch.from_numpy(world.router_LEM)
+
+    def router_weight(self, layer):
+        return self._router_LED[layer - 1]
+
+    def router_gain(self, layer):
+        return torch.ones(self._router_LED.shape[-1])
+
+    def record(self, sites, *, stop=False):
+        return self
+
+    def __enter__(self):
+        self._residual = torch.randn(self._router_LED.shape[-1], generator=torch.Generator())
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def __getitem__(self, site):
+        return self._residual.expand(1024, -1)
+
+    def hidden_states(self, tokens):
+        assert tokens.token_ids.shape == (1, 1024)
+
+
+def pairs_of(world, w_map=True, config=CONFIG):
+    """Return the map of a world of one layer, with which pairs are planted."""
+    parts = shards(world)
+    joined = join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
+    evidence = weigh(joined, config, count_firings(joined.text), seed=0)
+    router_EM = world.router_LEM[0] - world.router_LEM[0].mean(0)
+    weights_FE = world.decoder_FM[evidence.features_F] @ router_EM.T
+    w_map_FE = weights_FE * evidence.mean_activation_F[:, None] if w_map else np.nan * weights_FE
+    columns = slice(0, world.n_experts)
+    rows = layer_rows(evidence, w_map_FE, columns, is_tested(config, evidence))
+    return rows, world.truth_LFE[0][rows["feature"], rows["expert"]]
+
+
+def scores(rows, is_true, name="rank", sign=-1):
+    """Return average precision and share of true first places, each averaged over experts."""
+    precision, first = [], []
+    for expert in np.unique(rows["expert"][is_true]):
+        mine = rows["expert"] == expert
+        score = sign * rows[name][mine].astype(float)
+        precision.append(planted.average_precision(score, is_true[mine]))
+        first.append(is_true[mine][np.argmax(score)])
+    return np.mean(precision), np.mean(first)
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    return [planted.world(seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def maps(worlds):
+    return [pairs_of(world) for world in worlds]
+
+
+def test_the_map_finds_the_planted_expert(maps):
+    precision, first = np.mean([scores(*one) for one in maps], axis=0)
+    assert precision > 0.82
+    assert first > 0.97
+
+
+def test_the_order_finds_more_than_any_single_statistic(maps):
+    precision, _ = np.mean([scores(*one) for one in maps], axis=0)
+    for name in ("lift", "lor", "lor_lo", "rd", "rho", "z_perm", "w_map", "n_both"):
+        single, _ = np.mean([scores(*one, name, 1) for one in maps], axis=0)
+        assert precision > single + 0.03, name
+
+
+def test_found_pairs_hold_most_planted_ones_and_enrich_for_them(maps):
+    for rows, is_true in maps:
+        is_found = (rows["q"] < 0.05) & (rows["lor"] > 0)
+        assert is_found[is_true].mean() > 0.75
+        assert is_true[is_found].mean() > 2.5 * is_true.mean()
+
+
+def test_without_a_weights_path_the_counts_alone_still_find_it(worlds):
+    found = [scores(*pairs_of(world, w_map=False)) for world in worlds]
+    assert (np.mean(found, axis=0) > [0.7, 0.9]).all()
+
+
+def test_a_hard_world_is_still_read():
+    found = [scores(*pairs_of(planted.world(seed, cosine=0.6, imbalance=2.0))) for seed in range(2)]
+    assert (np.mean(found, axis=0) > [0.65, 0.85]).all()
+
+
+def test_permuting_experts_permutes_the_table(worlds):
+    new = np.random.default_rng(0).permutation(16)
+    world = worlds[0]
+    moved = world._replace(
+        experts_TLK=new[world.experts_TLK].astype(np.uint8),
+        router_LEM=world.router_LEM[:, np.argsort(new)],
+        effect_LFE=world.effect_LFE[:, :, np.argsort(new)],
+    )
+    one, other = pairs_of(world)[0], pairs_of(moved)[0]
+    order = np.lexsort((one["rank"], new[one["expert"]]))
+    assert np.array_equal(new[one["expert"]][order], other["expert"])
+    for name in set(one) - {"expert"}:
+        np.testing.assert_allclose(one[name][order], other[name], rtol=1e-9, err_msg=name)
+
+
+def test_only_pairs_with_support_are_tested(maps):
+    for rows, _ in maps:
+        assert rows["n_feature"].min() >= CONFIG.min_tokens
+        assert rows["n_documents"].min() >= CONFIG.min_documents
+        assert rows["expected"].min() >= CONFIG.min_expected
+
+
+def test_ranks_put_found_pairs_first_and_count_from_one_in_each_expert(maps):
+    for rows, _ in maps:
+        for expert in range(16):
+            mine = rows["expert"] == expert
+            assert np.array_equal(rows["rank"][mine], np.arange(1, mine.sum() + 1))
+            is_found = ((rows["q"] < 0.05) & (rows["lor"] > 0))[mine]
+            assert (np.diff(is_found.astype(int)) <= 0).all()
+
+
+def test_rank_weighs_places_by_counts_and_by_weights():
+    expert = np.array([0, 0, 0, 1, 1])
+    is_found = np.array([True, True, False, True, True])
+    lor_lo = np.array([1.0, 2, 9, 1, 2])
+    w_map = np.array([3.0, 1, 9, np.nan, np.nan])
+    assert rank(expert, is_found, lor_lo, w_map).tolist() == [1, 2, 3, 2, 1]
+
+
+def written(monkeypatch, tmp_path, world, config=CONFIG, *, n_shards=3, d_dict=None):
+    """Call map_reads with doubles behind its paths; return the table and the summary."""
+    parts = shards(world, n_shards, layers=(1, 2))
+    decoder_FLD = torch.from_numpy(world.decoder_FM[:d_dict, None]).repeat(1, 2, 1)
+    opened = {
+        "Dictionary": PlantedDictionary("crosscoder", Window(0, 1), decoder_FLD),
+        **{f"features{n}": shard for n, shard in enumerate(parts.features)},
+        **{f"store{n}": store for n, store in enumerate(parts.stores)},
+    }
+
+    class Opens:
+        load = staticmethod(lambda _: opened["Dictionary"])
+        open = staticmethod(lambda name: opened[name]())
+
+    monkeypatch.setattr(reads, "Dictionary", Opens)
+    monkeypatch.setattr(reads, "FeatureShard", Opens)
+    monkeypatch.setattr(reads, "ActivationStore", opened.__getitem__)
+    files = {"reads": tmp_path / "reads.parquet", "summary": tmp_path / "summary.json"}
+    reads.map_reads(
+        config,
+        model=Reader(world),
+        dictionary="dictionary",
+        feature_shards=[f"features{n}" for n in range(n_shards)],
+        stores=[f"store{n}" for n in range(n_shards)],
+        seed=0,
+        **files,
+    )
+    return read_table(files["reads"]), json.loads(files["summary"].read_text())
+
+
+@pytest.fixture(scope="module")
+def two_layers():
+    return planted.world(0, n_documents=150, n_features=60, n_layers=2)
+
+
+def test_the_files_hold_every_layer_and_say_what_was_tested(monkeypatch, tmp_path, two_layers):
+    table, summary = written(monkeypatch, tmp_path, two_layers)
+    assert table.schema.names == [column.name for column in READS]
+    layer, feature, expert = (table[n].to_numpy() for n in ("layer", "feature", "expert"))
+    assert set(layer) == {1, 2}
+    is_true = two_layers.truth_LFE[layer - 1, feature, expert]
+    for one in (1, 2):
+        best = (layer == one) & (table["rank"].to_numpy() == 1)
+        assert is_true[best].mean() > 0.9
+    q = table["q"].to_numpy()
+    assert summary["layers"] == [1, 2]
+    assert summary["n_tested"] == len(table)
+    assert summary["n_kept"] == (q < 0.05).sum()
+    assert summary["n_pairs"] == 60 * 32 == len(table) + sum(summary["not_tested"].values())
+    assert 0 < summary["null"]["share_p_below_.05"] < 0.12
+    assert not np.isnan(table["w_map"].to_numpy()).any()
+
+
+def test_the_same_files_come_out_again_however_shards_are_cut(monkeypatch, tmp_path, two_layers):
+    for place, n_shards in enumerate((1, 5)):
+        (tmp_path / str(place)).mkdir()
+        written(monkeypatch, tmp_path / str(place), two_layers, n_shards=n_shards)
+    for name in ("reads.parquet", "summary.json"):
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+def test_a_run_too_small_to_test_anything_gives_an_empty_table(monkeypatch, tmp_path, two_layers):
+    strict = ExpertsConfig(n_permutations=50, min_tokens=10**6)
+    table, summary = written(monkeypatch, tmp_path, two_layers, strict)
+    assert len(table) == 0
+    assert summary["n_tested"] == 0
+    assert summary["null"]["share_p_below_.05"] is None
+
+
+def test_features_of_another_dictionary_are_refused(monkeypatch, tmp_path, two_layers):
+    with pytest.raises(ValueError, match="60 features, but dictionary has 50"):
+        written(monkeypatch, tmp_path, two_layers, d_dict=50)
+
+
+def test_a_crosscoder_is_read_one_layer_up_and_a_transcoder_where_it_stands():
+    assert reads.router_layers("crosscoder", Window(1, 3), range(8)) == (2, 3, 4)
+    assert reads.router_layers("transcoder", Window(1, 3), range(8)) == (1, 2, 3)
+    assert reads.router_layers("crosscoder", Window(0, 3), range(2, 4)) == (2, 3)
+
+
+def test_a_window_that_no_router_reads_is_refused_with_one_that_is():
+    with pytest.raises(
+        ValueError, match=r"L04-L04 read .* experts are L01, L02, L03; .* L00 to L02"
+    ):
+        reads.router_layers("crosscoder", Window(3, 3), (1, 2, 3))
+    with pytest.raises(ValueError, match="a window that meets L01 to L03"):
+        reads.router_layers("transcoder", Window(0, 0), (1, 2, 3))
