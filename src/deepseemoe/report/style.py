@@ -22,6 +22,8 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 from deepseemoe.runtime.files import growing
 
 INK, MUTED, FAINT, PAPER = "#1f2328", "#656d76", "#e6e8eb", "#ffffff"
+WIDTH = 9.1
+"""Inches of a figure that needs no more: two panels and a legend."""
 # Okabe and Ito 2008, without the yellow that white paper swallows.
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DIVERGING = mpl.colormaps["RdBu_r"].with_extremes(bad=FAINT)
@@ -93,6 +95,17 @@ def headline(figure: Figure, finding: str, how_to_read: str = "") -> None:
         figure.supxlabel(note, x=0.012, ha="left", fontsize=8, color=MUTED)
 
 
+def width_of(n_panels: int) -> float:
+    """Return the width in inches of a row of panels with a legend beside it."""
+    return max(1.9 + 3.6 * n_panels, 7.2)
+
+
+def spaced(figure: Figure) -> Figure:
+    """Keep panels far enough apart that the last tick of one and the first of the next differ."""
+    figure.get_layout_engine().set(w_pad=0.09)
+    return figure
+
+
 def depth_colours(n: int) -> list:
     """Return `n` colours that tell few things apart, or, beyond six, run from shallow to deep."""
     if n <= len(CATEGORIES):
@@ -104,7 +117,7 @@ def legend_right(figure: Figure, axes: Axes, title: str) -> None:
     """Put the legend of one panel outside the figure's panels, where it covers no data."""
     handles, names = axes.get_legend_handles_labels()
     if len(names) > 1:
-        legend = figure.legend(handles, names, loc="outside right upper", title=title)
+        legend = figure.legend(handles, names, loc="outside right center", title=title)
         legend._legend_box.align = "left"
 
 
