@@ -38,6 +38,9 @@ rule draw_figures:
         reads=of_each_dictionary(
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet"
         ),
+        features=of_each_dictionary(
+            "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
+        ),
         scores=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet"
         ),
@@ -73,9 +76,6 @@ rule write_summary:
         ),
         examples=of_each_dictionary(
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet"
-        ),
-        features=of_each_dictionary(
-            "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
         ),
         experts=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet"

@@ -38,7 +38,7 @@ def newest_log(workdir: Path, rule: str) -> float:
 
 
 def kill_within(workdir: Path, rule: str, seconds: float) -> bool:
-    """Start the run, kill -9 everything `seconds` into `rule`; return whether it was still at work."""
+    """Start the run and kill -9 all of it `seconds` into `rule`; return whether it was at work."""
     started = time.time()
     process = subprocess.Popen(
         command(workdir, SMALL, "--cores", "2"),

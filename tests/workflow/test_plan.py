@@ -44,7 +44,9 @@ def test_another_run_is_not_made_by_this_configuration(tmp_path):
 def test_rule_script_log_and_benchmark_share_one_name(name, body):
     assert f"workflow/scripts/{name}.py" in body
     assert re.search(rf'log:\s+"<logs>/{{run}}/{name}[./]', body)
-    assert name == "write_config" or re.search(rf'benchmark:\s+"<benchmarks>/{{run}}/{name}[./]', body)
+    assert name == "write_config" or re.search(
+        rf'benchmark:\s+"<benchmarks>/{{run}}/{name}[./]', body
+    )
     assert body.lstrip().startswith('"""')
     assert "retries:" not in body, "retries multiply under a cluster; they belong in profiles"
 
@@ -56,4 +58,8 @@ def test_every_script_belongs_to_a_rule():
 
 def test_the_library_does_not_import_snakemake():
     sources = sorted((ROOT / "src").rglob("*.py"))
-    assert [path for path in sources if re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M)] == []
+    assert [
+        path
+        for path in sources
+        if re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M)
+    ] == []

@@ -1,4 +1,4 @@
-"""The whole embedded run, small: it is made once, made again does nothing, and reruns what it must."""
+"""The whole embedded run, small: made again it does nothing, and it reruns only what it must."""
 
 import pytest
 from runs import ROOT, planned, snakemake
@@ -17,7 +17,11 @@ def test_a_second_run_does_nothing(small_run):
 
 
 def test_no_result_is_left_half_made(small_run):
-    left = [path for path in small_run.rglob("*") if ".partial" in path.name or "checkpoint" in path.name]
+    left = [
+        path
+        for path in small_run.rglob("*")
+        if ".partial" in path.name or "checkpoint" in path.name
+    ]
     assert left == []
 
 
@@ -26,8 +30,14 @@ def test_no_result_is_left_half_made(small_run):
     [
         ("report={'n_experts': 3}", {"draw_figures", "write_summary"}),
         ("labels={'n_examples': 5}", DOWNSTREAM_OF_LABELS),
-        ("routing={'min_token_count': 7}", {"tabulate_routing", "label_experts", "draw_figures", "write_summary"}),
-        ("experts={'confidence': 0.9}", {"map_reads", "map_writes", "label_experts", "draw_figures", "write_summary"}),
+        (
+            "routing={'min_token_count': 7}",
+            {"tabulate_routing", "label_experts", "draw_figures", "write_summary"},
+        ),
+        (
+            "experts={'confidence': 0.9}",
+            {"map_reads", "map_writes", "label_experts", "draw_figures", "write_summary"},
+        ),
         ("features={'n_top': 4}", {"collect_examples"} | DOWNSTREAM_OF_LABELS),
     ],
 )
