@@ -79,7 +79,7 @@ class CorpusConfig(Section):
     n_tokens: SplitConfig = SplitConfig()
     sequence_length: int = Field(256, ge=8, description="Tokens of one packed sequence.")
     shard_tokens: int = Field(
-        131_072, gt=0, description="Tokens of one shard, the unit of work; full scale: 2097152."
+        262_144, gt=0, description="Tokens of one shard, the unit of work; full scale: 2097152."
     )
     shuffle_buffer: int = Field(
         20_000, ge=1, description="Documents held in memory to shuffle the stream."

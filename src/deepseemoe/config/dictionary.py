@@ -21,7 +21,7 @@ class DictionaryConfig(Section):
     )
     d_dict: int = Field(1024, gt=1, description="Features; full scale 8 to 32 times d_model.")
     k: int = Field(16, gt=0, description="Features active on a token, on average over a batch.")
-    n_tokens: int = Field(4_000_000, gt=0, description="Tokens to train on; passes repeat.")
+    n_tokens: int = Field(2_000_000, gt=0, description="Tokens to train on; passes repeat.")
     batch_tokens: int = Field(1024, gt=0, description="Tokens of one step.")
     learning_rate: float | None = Field(
         None,

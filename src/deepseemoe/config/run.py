@@ -54,7 +54,10 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     activations: ActivationsConfig = ActivationsConfig()
     dictionaries: dict[DictionaryName, DictionaryConfig] = Field(
-        {"crosscoder": DictionaryConfig(), "transcoder": DictionaryConfig(kind="transcoder")},
+        {
+            "crosscoder": DictionaryConfig(learning_rate=3e-3, init_norm=0.7),
+            "transcoder": DictionaryConfig(kind="transcoder", learning_rate=3e-3, init_norm=1.0),
+        },
         description="Named dictionaries; each is trained on every window.",
     )
     features: FeaturesConfig = FeaturesConfig()

@@ -31,7 +31,7 @@ def evaluate_dictionary(
     stores: Sequence[Path],
     tokens: Sequence[Path],
     metrics: Path,
-    max_tokens: int = 65_536,
+    max_tokens: int = 32_768,
     batch_sequences: int = 8,
 ) -> dict[str, Any]:
     """Measure the dictionary in `folder` on test stores and the token shards they were made of.

@@ -44,7 +44,7 @@ WRONG = [
     ),
     (
         {"corpus": {"sequence_length": 100}},
-        "corpus: shard_tokens 131072 is not a multiple of sequence_length 100",
+        "corpus: shard_tokens 262144 is not a multiple of sequence_length 100",
     ),
     ({"model": {"source": "hub"}}, "model: source `hub` needs a name"),
     ({"model": {"source": "planted"}}, "model.source planted reads corpus.source planted"),
