@@ -8,12 +8,12 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores all --resources gpu=1
+	$(BIN)/snakemake --cores all
 	@echo "Open results/tiny/report/summary.html"
 
 test: lint
-	$(BIN)/python -m pytest tests/unit
-	$(BIN)/python -m pytest tests/workflow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests/unit
+	$(BIN)/python -m pytest -v --durations=0 tests/workflow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

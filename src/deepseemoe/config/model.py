@@ -40,7 +40,7 @@ class TrainingConfig(Section):
     """How NanoMoE is trained on the train split."""
 
     n_tokens: int = Field(
-        1_500_000, gt=0, description="Tokens to train on; passes repeat as needed."
+        1_200_000, gt=0, description="Tokens to train on; passes repeat as needed."
     )
     batch_sequences: int = Field(16, gt=0, description="Sequences of one step.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")

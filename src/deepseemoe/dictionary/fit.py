@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepseemoe.dictionary.batches import Batches, prefetched
-from deepseemoe.dictionary.checkpoint import read_checkpoint, write_checkpoint
 from deepseemoe.dictionary.curves import Curves, Mirror
 from deepseemoe.dictionary.trainer import Trainer
+from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
 from deepseemoe.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,6 @@ from deepseemoe.dictionary.batches import (
     site_names,
     valid_blocks,
 )
-from deepseemoe.dictionary.checkpoint import checkpoint_path
 from deepseemoe.dictionary.curves import mirror
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.fit import Checkpoints, fit
@@ -32,6 +31,7 @@ from deepseemoe.dictionary.threshold import calibrate
 from deepseemoe.dictionary.trainer import Trainer
 from deepseemoe.dictionary.weights import regressed_weights, tied_weights
 from deepseemoe.names import Window
+from deepseemoe.runtime.checkpoints import checkpoint_path
 from deepseemoe.runtime.files import growing, remove
 from deepseemoe.runtime.tables import digest
 

@@ -19,11 +19,11 @@ from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.dictionary import trainer as trainer_module
 from deepseemoe.dictionary.batches import site_names, valid_blocks
-from deepseemoe.dictionary.checkpoint import checkpoint_path, write_checkpoint
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.evaluate import stored_metrics
 from deepseemoe.dictionary.train import train_dictionary
 from deepseemoe.names import Window
+from deepseemoe.runtime.checkpoints import checkpoint_path, write_checkpoint
 from deepseemoe.runtime.tables import read_manifest, read_table
 
 WINDOW = Window(0, 1)
