@@ -26,6 +26,7 @@ rule cache_activations:
         config=RUN.stage("activations"),
         sites=RUN.sites(),
         model=model_params(),
+        files=MODEL_FILES,
         seed=RUN.seed,
     message:
         "Caching activations of {wildcards.split} shard {wildcards.shard}"

@@ -13,8 +13,12 @@ sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 from deepseemoe.config import load_run
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.report.names import figure_groups, figure_names
+from deepseemoe.runtime.fingerprint import fingerprint
 
 RUN = load_run(config)
+# Files that no rule makes: where one changes, what was made of it is made again.
+TEXT_FILES = fingerprint(RUN.corpus.paths)
+MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
 
 
 wildcard_constraints:

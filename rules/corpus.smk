@@ -21,6 +21,7 @@ rule prepare_tokenizer:
     params:
         config=RUN.stage("corpus"),
         model={key: RUN.stage("model")[key] for key in ("source", "name", "revision")},
+        files=(TEXT_FILES, MODEL_FILES),
         seed=RUN.seed,
     message:
         "Preparing the tokenizer of run {wildcards.run}"
@@ -48,6 +49,7 @@ rule pack_corpus:
         mem_mb=4000,
     params:
         config=RUN.stage("corpus"),
+        files=TEXT_FILES,
         seed=RUN.seed,
     message:
         "Packing the corpus of run {wildcards.run}"

@@ -38,6 +38,7 @@ rule label_experts:
     """Describe each expert by the features that call it, its tokens and its domain."""
     input:
         reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
+        summary="<results>/{run}/experts/{dictionary}/{window}/summary.json",
         features="<results>/{run}/labels/{dictionary}/{window}/features.parquet",
         routing=rules.tabulate_routing.output,
         writes=writes_of,

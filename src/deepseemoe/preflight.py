@@ -18,6 +18,8 @@ def _paths(run: RunConfig) -> Iterator[str]:
     if run.corpus.source != "files":
         return
     for path in run.corpus.paths:
+        if "://" in path:  # of another file system, which only the run asks
+            continue
         if not Path(path).exists() and not glob.glob(path, recursive=True):
             yield f"corpus.paths: {path} matches no file; name a file, a folder or a glob"
 

@@ -27,7 +27,12 @@ def main(job: "Snakemake") -> None:
         split=job.wildcards.split,
         shard=job.wildcards.shard,
         seed=job.params.seed,
-        manifest={"run": job.wildcards.run, "model": job.params.model, "seed": job.params.seed},
+        manifest={
+            "run": job.wildcards.run,
+            "model": job.params.model,
+            "n_experts": model.n_experts,
+            "seed": job.params.seed,
+        },
     )
 
 

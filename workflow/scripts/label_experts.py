@@ -16,6 +16,7 @@ def main(job: "Snakemake") -> None:
 
     label_experts(
         reads=Path(job.input.reads),
+        summary=Path(job.input.summary),
         feature_labels=Path(job.input.features),
         routing=Path(job.input.routing[0]).parent,
         writes=Path(job.input.writes[0]) if job.input.writes else None,

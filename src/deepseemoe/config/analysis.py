@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deepseemoe.config.base import Section
 
@@ -43,6 +43,14 @@ class LabelsConfig(Section):
         4, ge=0, description="Tries again after an error or unreadable answer."
     )
     format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, base_url: str | None) -> str | None:
+        """Refuse an address with a password in it: the configuration is written down."""
+        if base_url and "@" in base_url.split("://")[-1].split("/")[0]:
+            raise ValueError("holds a user or password; put the key into the variable api_key_env")
+        return base_url
 
 
 class RoutingConfig(Section):

@@ -40,6 +40,8 @@ def _line(model: type[Section], problem: Mapping[str, Any]) -> str:
     if problem["type"] == "literal_error":
         near = get_close_matches(str(problem["input"]), _options(message), n=1)
         message += f"; did you mean {near[0]!r}?" if near else ""
+    if "password" in message:
+        return f"  {where}: {message}"
     if isinstance(problem["input"], Mapping):  # a rule across fields names its fields itself
         return f"  {where}: {message}" if where else f"  {message}"
     return f"  {where}: {message} (found {problem['input']!r})"

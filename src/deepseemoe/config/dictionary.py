@@ -51,3 +51,8 @@ class DictionaryConfig(Section):
         None, description="Also log curves to this wandb project (needs `pip install wandb`)."
     )
     format: Literal[1] = Field(1, description="A higher one retrains.")
+
+    @property
+    def router_shift(self) -> int:
+        """How far above a layer of its window the router that reads it stands."""
+        return 1 if self.kind == "crosscoder" else 0

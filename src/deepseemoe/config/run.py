@@ -1,6 +1,6 @@
 """The run: its name, its windows of layers, its dictionaries, and one section for each stage."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -84,13 +84,28 @@ class RunConfig(Section):
         problems += [] if named else ["windows: empty; name at least one, as L00-L01"]
         if self.model.source == "hub":
             return problems
-        n_layers = self.model.architecture.n_layers
+        return problems + [*self._layer_problems()]
+
+    def _layer_problems(self) -> Iterator[str]:
+        """Yield what asks for layers, routers or shared experts that the run's own model lacks."""
+        shape = self.model.architecture
+        moe_layers = range(shape.n_dense_layers, shape.n_layers)
+        last = shape.n_layers - 1
         for window in self.windows:
-            if window.last >= n_layers:
-                problems.append(
-                    f"windows: {window} goes beyond the model, whose last layer is {n_layers - 1}"
-                )
-        return problems
+            if window.last > last:
+                yield f"windows: {window} goes beyond the model, whose last layer is {last}"
+                continue
+            for name, entry in self.dictionaries.items():
+                if not {n + entry.router_shift for n in window.layers} & {*moe_layers}:
+                    yield (
+                        f"windows: no router of the model reads {name} on {window}; layers with "
+                        f"experts are {moe_layers[0]} to {last}"
+                    )
+        for layer in self.activations.layers:
+            if not 0 <= layer <= last:
+                yield f"activations.layers: {layer} is not a layer of the model, 0 to {last}"
+        if "shared_out" in self.activations.hook_points and not shape.n_shared_experts:
+            yield "activations.hook_points: shared_out, but the model has no shared experts"
 
     def _size_problems(self) -> list[str]:
         """Return what does not fit between sections."""
@@ -99,6 +114,12 @@ class RunConfig(Section):
             f"dictionaries.{name}: k {entry.k} is not less than d_dict {entry.d_dict}"
             for name, entry in self.dictionaries.items()
             if entry.k >= entry.d_dict
+        ]
+        longest = max((len(window.layers) for window in self.windows), default=0)
+        problems += [
+            f"dictionaries.{name}: d_dict {entry.d_dict} leaves a layer of its window no features"
+            for name, entry in self.dictionaries.items()
+            if entry.kind == "transcoder" and entry.d_dict < longest
         ]
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")

@@ -23,6 +23,7 @@ QUALITY_KEY = "fasttext_openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train_prob"
 
 _NAME_KEYS = ("id", "url")
 _PROBED = 1000
+BOM = b"\xef\xbb\xbf"
 _BATCH_ROWS = 1024
 
 
@@ -82,14 +83,14 @@ def _records(file: SourceFile, keys: Keys, *, all_columns: bool = False) -> Iter
     if file.kind == "parquet":
         return _parquet_records(file, keys, all_columns)
     if file.kind == "text":
-        return iter([Record(0, {keys.text: b"".join(read_blocks(file))})])
+        return iter([Record(0, {keys.text: b"".join(read_blocks(file)).removeprefix(BOM)})])
     return _json_records(file)
 
 
 def _json_records(file: SourceFile) -> Iterator[Record]:
     """Yield a record for each line that is not blank."""
     for row, line in enumerate(split_lines(read_blocks(file))):
-        line = line.removeprefix(b"\xef\xbb\xbf") if row == 0 else line  # a byte order mark
+        line = line.removeprefix(BOM) if row == 0 else line
         if line.strip():
             yield _parse(row, line)
 

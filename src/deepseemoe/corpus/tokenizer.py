@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def tokenizer_hash(folder: Path) -> str:
 
 
 def _model_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
+    name = os.path.expanduser(name)  # as load_model does
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:

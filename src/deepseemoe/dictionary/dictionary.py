@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -230,7 +231,7 @@ class Dictionary:
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "Dictionary":
         """Read a dictionary; raise ValueError where the folder holds none of this format."""
-        described, tensors = _read_config(Path(folder)), load_file(Path(folder) / WEIGHTS)
+        described, tensors = _read_config(Path(folder)), _read_weights(Path(folder) / WEIGHTS)
         window = Window.parse(described["window"])
         parts = parts_of(described["kind"], n_layers=len(window.layers), d_dict=described["d_dict"])
         sizes = [part.n_features for part in parts]
@@ -250,6 +251,14 @@ class Dictionary:
             writing=Normalisation(tensors["write_mean"], tensors["write_scale"]),
             **kept,
         )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Return `weights.safetensors`; raise ValueError where it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({error}); run train_dictionary again") from None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -66,7 +66,10 @@ def train_dictionary(
     dictionary = untrained(config, window, batches, seed=seed).to(device)
     recipe = Recipe.of(config, d_model=dictionary.d_model)
     trainer = Trainer(recipe, dictionary.parts, dictionary.weights, d_model=dictionary.d_model)
-    run = digest([str(window), seed, manifest, [store.manifest for store in train]])
+    # Manifests tell neither the text nor how the model was trained; normalisations show both.
+    normalised = [*batches.reads.normalisation, *batches.writes.normalisation]
+    data = [[store.manifest for store in train], [part.tolist() for part in normalised]]
+    run = digest([str(window), seed, manifest, data])
     checkpoints = Checkpoints(checkpoint_path(folder), run, config.checkpoint_steps)
     with mirror(config.wandb_project, f"{folder.parent.name} {window}", manifest) as shown:
         curves = fit(trainer, batches, checkpoints=checkpoints, mirror=shown, device=device)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from deepseemoe.features.contexts import rank_in_run
 from deepseemoe.labels.rules import quoted
 from deepseemoe.labels.schemas import EXPERTS
+from deepseemoe.runtime.files import read_json
 from deepseemoe.runtime.tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
@@ -57,16 +58,24 @@ class Found(NamedTuple):
 
 
 def label_experts(
-    *, reads: Path, feature_labels: Path, routing: Path, experts: Path, writes: Path | None = None
+    *,
+    reads: Path,
+    summary: Path,
+    feature_labels: Path,
+    routing: Path,
+    experts: Path,
+    writes: Path | None = None,
 ) -> None:
-    """Write a description of each expert of the layers in `reads` to `experts`.
+    """Write a description of each expert of the layers that were mapped to `experts`.
+
+    `summary` is that of the map: it names the layers, also where no pair could be tested.
 
     `routing` is the folder with load, domains and vocabulary; `writes`, which transcoders have,
     adds the features that the expert's output holds. An expert without any finding is described as
     that.
     """
     pairs = read_table(reads, ["layer", "expert", "feature", "lor", "q", "rank"])
-    layers = sorted(set(pairs["layer"].to_pylist()))
+    layers = read_json(summary)["layers"]
     called_by = _grouped(pairs.filter(_is_kept()), [("rank", "ascending")], "feature")
     written = _written(writes) if writes else {}
     tokens, domains = _tokens(routing / "vocabulary.parquet"), _domains(routing / "domains.parquet")

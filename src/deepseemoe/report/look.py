@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepseemoe.names import ExpertId, FeatureId, Window
+from deepseemoe.report.contexts import visible
 from deepseemoe.runtime.tables import read_table
 
 
@@ -44,10 +45,11 @@ def _windows(results: Path, dictionary: str | None) -> dict[Window, Path]:
 
 
 def _labels(maps: Path) -> dict[int, str]:
-    """Return the label of each feature of the map in `maps`."""
+    """Return the label of each feature of the map in `maps`, safe to print: text of the web."""
     results, dictionary, window = maps.parents[2], maps.parent.name, maps.name
     table = read_table(results / "labels" / dictionary / window / "features.parquet")
-    return dict(zip(table["feature"].to_pylist(), table["label"].to_pylist(), strict=True))
+    labels = map(visible, table["label"].to_pylist())
+    return dict(zip(table["feature"].to_pylist(), labels, strict=True))
 
 
 def _expert(windows: dict[Window, Path], expert: ExpertId, n_rows: int) -> str:

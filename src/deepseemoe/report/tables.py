@@ -26,16 +26,19 @@ MAX_Q = 0.05
 class RunTables:
     """The tables of one run, in the places that docs/architecture.md gives them.
 
-    `root` is the folder of the run, `results/{run}`.
+    `root` is the folder of the run, `results/{run}`; `transcoders` are the dictionaries that have a
+    map of writes.
     """
 
     root: Path
     trained: tuple[Trained, ...]
+    transcoders: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, root: Path | str, run: "RunConfig") -> "RunTables":
         """Return the tables of `run`, whose folder is `root`."""
-        return cls(Path(root), trained_dictionaries(run))
+        transcoders = (n for n, entry in run.dictionaries.items() if entry.kind == "transcoder")
+        return cls(Path(root), trained_dictionaries(run), frozenset(transcoders))
 
     @property
     def dictionaries(self) -> list[str]:

@@ -35,7 +35,7 @@ def strongest_writes(
     """Return the features that each expert writes most surely, of all maps of writes in the run."""
     found: dict[ExpertId, list[tuple[FeatureKey, float, float, float]]] = {}
     for one in tables.trained:
-        if tables.at("experts", one, "writes.parquet").exists():
+        if one.dictionary in tables.transcoders:
             for expert, rows in _rows(tables, one, experts).items():
                 found.setdefault(expert, []).extend(rows)
     best = {

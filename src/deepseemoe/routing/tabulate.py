@@ -131,11 +131,14 @@ def routing_layers(stores: Sequence[ActivationStore]) -> tuple[int, ...]:
 
 
 def count_experts(stores: Sequence[ActivationStore]) -> int:
-    """Return the number of routed experts: the highest that any token of any layer chose, plus one.
+    """Return the number of routed experts, also of those that no token chose.
 
-    Stores do not name it. An expert that no token of any layer chose would have to be the last one
-    to be missed.
+    The workflow's stores name it in their manifest. Of another's, the highest expert that any token
+    chose is taken for the last one.
     """
+    named = {store.manifest.get("n_experts") for store in stores}
+    if None not in named:
+        return max(named)
     sites = [str(Site("expert_ids", layer)) for layer in routing_layers(stores)]
     return 1 + max(int(store[site].whole().max()) for store in stores for site in sites)
 

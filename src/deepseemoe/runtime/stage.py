@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from safetensors import SafetensorError
+
 logger = logging.getLogger(__name__)
 
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -15,13 +17,14 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     """Call `main(job)`, logging to the rule's log file and to stderr; exit 1 where it raises.
 
     A ValueError or an OSError is for the user: one line on stderr, the traceback in the log file.
+    So is safetensors' own error, which is neither: damaged weights, or a disk that is full.
     """
     _limit_threads(job.threads)
     logging.basicConfig(level="INFO", format=LINE, handlers=_handlers(job), force=True)
     logger.setLevel("DEBUG")
     try:
         main(job)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)
         sys.exit(1)

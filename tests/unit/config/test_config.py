@@ -12,6 +12,29 @@ from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, sche
 ROOT = Path(__file__).parents[3]
 
 WRONG = [
+    ({"windows": ["L03-L03"]}, "no router of the model reads crosscoder on L03-L03; layers with"),
+    (
+        {"activations": {"layers": [-1]}},
+        "activations.layers: -1 is not a layer of the model, 0 to 3",
+    ),
+    (
+        {
+            "activations": {"hook_points": ["shared_out"]},
+            "model": {"architecture": {"n_shared_experts": 0}},
+        },
+        "activations.hook_points: shared_out, but the model has no shared experts",
+    ),
+    (
+        {
+            "windows": ["L00-L02"],
+            "dictionaries": {"a": {"kind": "transcoder", "d_dict": 2, "k": 1}},
+        },
+        "dictionaries.a: d_dict 2 leaves a layer of its window no features",
+    ),
+    (
+        {"labels": {"base_url": "http://me:secret@host/v1"}},
+        "labels.base_url: holds a user or password",
+    ),
     (
         {"activations": {"hook_point": []}},
         "activations.hook_point: unknown key; did you mean 'hook_points'?",
@@ -129,3 +152,9 @@ def test_the_configuration_imports_no_heavy_library():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src"
     )
     assert not {"torch", "transformers", "zarr", "numpy", "pyarrow"} & set(done.stdout.split())
+
+
+def test_a_secret_in_an_address_is_not_told_again():
+    with pytest.raises(ConfigError) as caught:
+        load_run({"labels": {"base_url": "http://me:secret@host/v1"}})
+    assert "secret" not in str(caught.value)

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from deepseemoe.labels.experts import label_experts
+from deepseemoe.runtime.files import write_json
 from deepseemoe.runtime.tables import Column, read_table, write_table
 
 TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -71,12 +72,14 @@ def run(tmp_path):
         contrast=[0.2, 0.9],
         contrast_lo=[0.1, -0.1],
     )
+    write_json(tmp_path / "summary.json", {"layers": [2]})
     return tmp_path
 
 
 def label(run, **changes):
     label_experts(
         reads=run / "reads.parquet",
+        summary=run / "summary.json",
         feature_labels=run / "features.parquet",
         routing=run,
         experts=run / "experts.parquet",
@@ -126,8 +129,11 @@ def test_the_same_tables_give_the_same_bytes(run):
     assert (run / "experts.parquet").read_bytes() == first
 
 
-def test_a_map_without_pairs_describes_no_expert(run):
+def test_a_map_without_pairs_still_describes_experts_by_tokens_and_domain(run):
     reads = read_table(run / "reads.parquet")
     columns = tuple(Column(field.name, field.type, "", "") for field in reads.schema)
     write_table(run / "reads.parquet", columns, [], {})
-    assert label(run) == []
+    rows = label(run)
+    assert {row["layer"] for row in rows} == {2}
+    assert [row["features"] for row in rows] == [[]] * len(rows)
+    assert rows[0]["label"].startswith("code")
