@@ -16,7 +16,7 @@ from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.fingerprint import fingerprint
 
 RUN = load_run(config)
-# Files that no rule makes: where one changes, what was made of it is made again.
+# Files from outside: where one changes, what was made of it is made again.
 TEXT_FILES = fingerprint(RUN.corpus.paths)
 MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
 
