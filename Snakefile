@@ -34,4 +34,5 @@ rule all:
     input:
         f"<results>/{RUN.name}/config.yaml",
         f"<results>/{RUN.name}/report/summary.html",
-        map_tables(),
+        tables(),
+        expand(rules.tabulate_routing.output, run=RUN.name),

@@ -99,12 +99,20 @@ def write_tables():
     )
 
 
-def map_tables():
-    """Return the maps of the run."""
-    reads = of_each_dictionary(
-        "<results>/{run}/experts/{dictionary}/{window}/reads.parquet"
+def tables():
+    """Return every table of the run that people open; one that is deleted is made again."""
+    of_all = of_each_dictionary(
+        [
+            "<results>/{run}/dictionary/{dictionary}/{window}/metrics.json",
+            "<results>/{run}/features/{dictionary}/{window}/density.parquet",
+            "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
+            "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
+            "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
+            "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
+        ]
     )
-    return expand(reads + write_tables(), run=RUN.name)
+    return expand(of_all + write_tables(), run=RUN.name)
 
 
 def gpu(stage):

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 def command(workdir: Path, config: Path, *arguments: str) -> list[str]:
     """Return the call of Snakemake that makes the run of `config` in `workdir`."""
     here = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
-    return [*map(str, here), "--directory", str(workdir), "--configfile", str(config), *arguments]
+    # --configfile takes every word up to the next option, so it does not stand last.
+    return [*map(str, here), "--configfile", str(config), "--directory", str(workdir), *arguments]
 
 
 def prepare(workdir: Path) -> Path:

@@ -30,7 +30,7 @@ def too_little(folder):
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (empty, ["a.jsonl", "empty"]),
+        (empty, ["a.jsonl", "no documents"]),
         (truncated, ["shard_00000000_processed.jsonl.zst"]),
         (wrong_key, ["a.jsonl", "body"]),
         (too_little, ["tokens", "train"]),
