@@ -16,6 +16,7 @@ from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.fingerprint import fingerprint
 
 RUN = load_run(config)
+WINDOWS = [str(window) for window in RUN.windows]
 # Files from outside: where one changes, what was made of it is made again.
 TEXT_FILES = fingerprint(RUN.corpus.paths)
 MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
@@ -26,7 +27,7 @@ wildcard_constraints:
     split="|".join(SPLITS),
     shard=r"\d{5}",
     dictionary="|".join(RUN.dictionaries),
-    window="|".join(map(str, RUN.windows)),
+    window="|".join(WINDOWS),
 
 
 def shards(split):
@@ -71,7 +72,7 @@ def of_each_dictionary(pattern):
     return expand(
         pattern,
         dictionary=RUN.dictionaries,
-        window=map(str, RUN.windows),
+        window=WINDOWS,
         allow_missing=True,
     )
 
@@ -94,7 +95,7 @@ def write_tables():
     return expand(
         "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
         dictionary=transcoders(),
-        window=map(str, RUN.windows),
+        window=WINDOWS,
         allow_missing=True,
     )
 
