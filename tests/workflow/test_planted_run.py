@@ -13,6 +13,7 @@ from deepseemoe.features.store import FeatureShard
 from deepseemoe.runtime.files import read_json
 
 PLANTED = ROOT / "tests/config/planted.yaml"
+TOP_K = 2  # of the default architecture
 WINDOWS = {"L00-L00": 1, "L01-L01": 2}  # the window, and the router above it
 
 
@@ -46,14 +47,24 @@ def feature_of_each_class(run, window) -> dict[str, tuple[int, float]]:
     return best
 
 
-def strongest_experts(run, window, layer) -> dict[int, list[int]]:
+def reads_of(run, window, layer) -> dict[int, list[dict]]:
     """Return the experts of a layer that each feature calls (q < .05, log odds > 0), best first."""
     table = pq.read_table(run / "experts/crosscoder" / window / "reads.parquet").to_pylist()
     rows = [row for row in table if row["layer"] == layer and row["q"] < 0.05 and row["lor"] > 0]
     called = defaultdict(list)
     for row in sorted(rows, key=lambda row: -row["lor_lo"]):
-        called[row["feature"]].append(row["expert"])
+        called[row["feature"]].append(row)
     return called
+
+
+def planted_reads(run, layer) -> dict[str, list[int]]:
+    """Return the experts that each class calls because of its direction; some call none."""
+    return read_json(run / "model/truth.json")["layers"][f"L{layer:02d}"]["reads"]
+
+
+def has_many_words(name: str) -> bool:
+    """A trigger is one word: what its own word calls cannot be told from what its class calls."""
+    return not name.startswith("trigger:")
 
 
 @pytest.mark.parametrize(("window", "layer"), WINDOWS.items())
@@ -63,15 +74,29 @@ def test_every_planted_class_has_its_feature(run, window, layer):
 
 
 @pytest.mark.parametrize(("window", "layer"), WINDOWS.items())
-def test_the_feature_of_a_class_calls_the_planted_expert(run, window, layer):
-    truth = read_json(run / "model/truth.json")["layers"][f"L{layer:02d}"]["reads"]
-    called = strongest_experts(run, window, layer)
-    found = {
-        name: set(called[feature][: len(truth[name])]) == set(truth[name])
-        for name, (feature, _) in feature_of_each_class(run, window).items()
-        if truth[name]
-    }
+def test_the_feature_of_a_class_calls_the_planted_experts_and_those_first(run, window, layer):
+    truth, called = planted_reads(run, layer), reads_of(run, window, layer)
+    found, among = {}, {}
+    for name, (feature, _) in feature_of_each_class(run, window).items():
+        experts = [row["expert"] for row in called[feature]]
+        if truth[name]:
+            among[name] = set(truth[name]) <= set(experts[:TOP_K])
+            if has_many_words(name):
+                found[name] = set(experts[: len(truth[name])]) == set(truth[name])
     assert np.mean(list(found.values())) >= 0.9, found
+    assert np.mean(list(among.values())) >= 0.9, among
+
+
+@pytest.mark.parametrize(("window", "layer"), WINDOWS.items())
+def test_the_feature_of_a_class_that_calls_nobody_leans_on_no_expert(run, window, layer):
+    truth, called = planted_reads(run, layer), reads_of(run, window, layer)
+    shares = {False: [], True: []}
+    for name, (feature, _) in feature_of_each_class(run, window).items():
+        if has_many_words(name):
+            share = max((row["p_e_given_f"] for row in called[feature]), default=0.0)
+            shares[bool(truth[name])].append(share)
+    assert min(shares[True]) > 0.8, shares
+    assert max(shares[False]) < 0.6, shares
 
 
 @pytest.mark.parametrize(("window", "layer"), WINDOWS.items())

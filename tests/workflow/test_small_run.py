@@ -1,7 +1,11 @@
 """The whole embedded run, small: made again it does nothing, and it reruns only what it must."""
 
+import pyarrow.parquet as pq
 import pytest
 from runs import ROOT, planned, snakemake
+
+from deepseemoe.names import ExpertId
+from deepseemoe.report.look import look
 
 SMALL = ROOT / "tests/config/small.yaml"
 DOWNSTREAM_OF_LABELS = {"label_features", "label_experts", "draw_figures", "write_summary"}
@@ -71,3 +75,16 @@ def test_the_snakemake_report_holds_the_figures(small_run, tmp_path):
     assert done.returncode == 0, done.stdout[-4000:]
     assert page.stat().st_size > 100_000
     assert "map_heatmap_crosscoder" in page.read_text()
+
+
+def test_a_finished_run_can_be_looked_up(small_run):
+    results = small_run / "results/small"
+    reads = pq.read_table(results / "experts/crosscoder/L00-L01/reads.parquet").to_pylist()
+    first = next(row for row in reads if row["rank"] == 1)
+    expert, feature = ExpertId(first["layer"], first["expert"]), first["feature"]
+    assert f"L00-L01.F{feature:05d}" in look(results, str(expert))
+    assert str(expert) in look(results, f"L00-L01.F{feature:05d}")
+    with pytest.raises(ValueError, match="it has crosscoder, transcoder"):
+        look(results, "L01.E0", dictionary="sae")
+    with pytest.raises(ValueError, match="no label holds"):
+        look(results, "a word that no label has")
