@@ -47,6 +47,7 @@ def cache_activations(
     of the model's, or an activation is not finite; OSError where the disk is full.
     """
     text = read_shard(tokens)
+    _check_length(model, text, tokens)
     arrays = stored_arrays(model, sites, router_logits=config.router_logits)
     with open_writer(
         store,
@@ -64,6 +65,16 @@ def cache_activations(
             progress.advance(len(rows["token_id"]))
     gib = text.token_ids_SN.size * sum(spec.row_bytes for spec in arrays) / 2**30
     logger.info("cached %d arrays of %s, %.2f GiB", len(arrays), tokens, gib)
+
+
+def _check_length(model: MoeModel, text: TokenShard, tokens: Path) -> None:
+    """Raise ValueError where sequences are longer than the model was made for."""
+    length, limit = text.token_ids_SN.shape[1], getattr(model, "max_positions", None)
+    if limit and length > limit:
+        raise ValueError(
+            f"{tokens}: sequences of {length} tokens, but the model was made for {limit}; lower "
+            "corpus.sequence_length"
+        )
 
 
 def stored_arrays(

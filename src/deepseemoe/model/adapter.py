@@ -52,6 +52,11 @@ class MoeModel:
         """The type of the residual stream."""
         return self.network.dtype
 
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence that the model was made for, where its configuration says so."""
+        return getattr(self.network.config, "max_position_embeddings", None)
+
     def hidden_states(self, tokens: TokenBatch) -> Tensor:
         """Return the last hidden states (S, N, D), after the final norm and without the head.
 

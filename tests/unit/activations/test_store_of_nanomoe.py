@@ -90,3 +90,21 @@ def test_weights_fall_and_position_0_is_left_out(store, text):
     weights = store["expert_weights/L02"].whole()
     assert (np.diff(weights.astype(np.float32), axis=1) <= 0).all()
     assert not store.valid_rows()[store["position"].whole() == 0].any()
+
+
+def test_sequences_beyond_the_model_are_refused(tmp_path, model, text, monkeypatch):
+    write_shard(tmp_path / "00000.zarr", text, split="train", shard=0, manifest={})
+    monkeypatch.setattr(model.network.config, "max_position_embeddings", 8)
+    with pytest.raises(ValueError, match="sequences of 16 tokens, but the model was made for 8"):
+        cache_activations(
+            CONFIG,
+            model=model,
+            tokens=tmp_path / "00000.zarr",
+            store=tmp_path / "store.zarr",
+            sites=SITES,
+            split="train",
+            shard=0,
+            seed=0,
+            manifest={},
+        )
+    assert not (tmp_path / "store.zarr").exists()
