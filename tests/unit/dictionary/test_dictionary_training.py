@@ -205,6 +205,26 @@ def test_a_checkpoint_of_another_configuration_is_not_used(crosscoder_world, tmp
     assert files(tmp_path / "stale" / "out") == files(tmp_path / "fresh" / "out")
 
 
+def test_a_checkpoint_of_other_activations_is_not_used(crosscoder_world, tmp_path, monkeypatch):
+    first, second = crosscoder_world[:1], crosscoder_world[1:2]
+    assert ActivationStore(first[0]).manifest == ActivationStore(second[0]).manifest
+    train(second, second, tmp_path / "fresh" / "out", checkpoint_steps=7, **QUICK)
+    advance = trainer_module.Trainer.advance
+
+    def dying(self, batch):
+        if self.step == 20:
+            raise KilledError
+        return advance(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer_module.Trainer, "advance", dying)
+        with pytest.raises(KilledError):
+            train(first, first, tmp_path / "stale" / "out", checkpoint_steps=7, **QUICK)
+    assert checkpoint_path(tmp_path / "stale" / "out").exists()
+    train(second, second, tmp_path / "stale" / "out", checkpoint_steps=7, **QUICK)
+    assert files(tmp_path / "stale" / "out") == files(tmp_path / "fresh" / "out")
+
+
 def test_another_seed_gives_another_dictionary(crosscoder_world, tmp_path):
     stores = crosscoder_world[:1]
     one, two = (train(stores, stores, tmp_path / str(s), seed=s, **QUICK) for s in (0, 1))
