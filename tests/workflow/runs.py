@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 def command(workdir: Path, config: Path, *arguments: str) -> list[str]:
     """Return the call of Snakemake that makes the run of `config` in `workdir`."""
-    here = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
+    # Always two cores: another number of threads sums in another order, and bytes are compared.
+    here = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
     # --configfile takes every word up to the next option, so it does not stand last.
     return [*map(str, here), "--configfile", str(config), "--directory", str(workdir), *arguments]
 

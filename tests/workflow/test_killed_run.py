@@ -42,7 +42,7 @@ def kill_within(workdir: Path, rule: str, seconds: float) -> bool:
     """Run up to `rule`, kill -9 everything `seconds` into a job of it; return whether it worked."""
     started = time.time()
     process = subprocess.Popen(
-        command(workdir, SMALL, "--cores", "2", "--until", rule),
+        command(workdir, SMALL, "--until", rule),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
