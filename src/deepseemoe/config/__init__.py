@@ -12,6 +12,7 @@ from deepseemoe.config.analysis import (
     RoutingConfig,
 )
 from deepseemoe.config.base import ConfigError, Section
+from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.corpus import CorpusConfig, FilterConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
@@ -20,6 +21,7 @@ from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
 __all__ = [
     "ActivationsConfig",
     "ArchitectureConfig",
+    "BatchesConfig",
     "ConfigError",
     "CorpusConfig",
     "DevicesConfig",

@@ -20,6 +20,12 @@ class ActivationsConfig(Section):
     router_logits: bool = Field(
         False, description="Store all router logits, not only the chosen experts and weights."
     )
+    routing: Literal["needed", "all"] = Field(
+        "needed",
+        description="Layers whose routing is stored: `needed` is every layer up to the last that a "
+        "window or its routers reach, and nothing after it is loaded or run; `all` runs the model "
+        "to its end.",
+    )
     batch_sequences: int = Field(8, gt=0, description="Sequences of one forward pass.")
     window_tokens: int = Field(
         32_768, gt=0, description="Rows permuted together when written, and rows of one zarr shard."

@@ -14,12 +14,14 @@ from deepseemoe.config.analysis import (
     RoutingConfig,
 )
 from deepseemoe.config.base import Section, read_section
+from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.model import ModelConfig
 from deepseemoe.names import Site, Window
 
 Device = Literal["cpu", "cuda"]
+Devices = Device | Annotated[int, Field(ge=1)]
 WindowField = Annotated[
     Window,
     BeforeValidator(lambda value: Window.parse(value) if isinstance(value, str) else value),
@@ -30,13 +32,22 @@ DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class DevicesConfig(Section):
-    """Where each heavy stage computes; `cuda` stages ask the scheduler for one GPU."""
+    """Where each heavy stage computes: `cpu`, `cuda` (one GPU), or a number of GPUs.
+
+    Several GPUs are for a model that is too large for one: its layers are spread over them.
+    """
 
     model: Device = Field("cpu", description="Training of NanoMoE.")
-    activations: Device = Field("cpu", description="Capture of activations.")
-    dictionary: Device = Field("cpu", description="Training and evaluation of dictionaries.")
+    activations: Devices = Field("cpu", description="Capture of activations; `live` runs there.")
+    dictionary: Device = Field("cpu", description="Training of dictionaries.")
+    evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
-    experts: Device = Field("cpu", description="Writes of experts, which run the model.")
+    experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+
+    def n_gpus(self, stage: str) -> int:
+        """Return how many GPUs a stage asks the scheduler for."""
+        device = getattr(self, stage)
+        return device if isinstance(device, int) else int(device == "cuda")
 
 
 class RunConfig(Section):
@@ -53,6 +64,7 @@ class RunConfig(Section):
     corpus: CorpusConfig = CorpusConfig()
     model: ModelConfig = ModelConfig()
     activations: ActivationsConfig = ActivationsConfig()
+    batches: BatchesConfig = BatchesConfig()
     dictionaries: dict[DictionaryName, DictionaryConfig] = Field(
         {
             "crosscoder": DictionaryConfig(learning_rate=3e-3, init_norm=0.7),
@@ -144,6 +156,18 @@ class RunConfig(Section):
         layers = self.activations.layers or {n for window in self.windows for n in window.layers}
         wanted |= {Site(point, n) for point in self.activations.hook_points for n in layers}
         return tuple(map(str, sorted(wanted, key=lambda site: (site.layer, site.hook_point))))
+
+    def n_layers_read(self) -> int:
+        """Return how many of the model's first layers the windows, hooks and their routers need.
+
+        A crosscoder on the last layer names a router that is not there: a model may have fewer.
+        """
+        routers = {
+            window.last + entry.router_shift
+            for window in self.windows
+            for entry in self.dictionaries.values()
+        }
+        return 1 + max(routers | {Site.parse(site).layer for site in self.sites()})
 
 
 def _points(entry: DictionaryConfig) -> tuple[str, ...]:
