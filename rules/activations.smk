@@ -26,6 +26,7 @@ rule cache_activations:
         config=RUN.stage("activations"),
         sites=RUN.sites(),
         model=model_params(),
+        n_layers=n_layers_read(),
         files=MODEL_FILES,
         seed=RUN.seed,
     message:

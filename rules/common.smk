@@ -116,15 +116,23 @@ def tables():
     return expand(of_all + write_tables(), run=RUN.name)
 
 
-def gpu(stage):
-    """Return the resources of a stage: one GPU where the configuration sends it to `cuda`."""
-    return {"gpu": int(getattr(RUN.devices, stage) == "cuda")}
+def gpu(*stages):
+    """Return the resources of a job that does these stages: its GPUs, all of one node."""
+    n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
+    # Two GPUs may be granted on two nodes, where one process cannot use them.
+    return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
+
+
+def n_layers_read():
+    """Return how many first layers capture loads; None where it runs the model to its end."""
+    return RUN.n_layers_read() if RUN.activations.routing == "needed" else None
 
 
 def model_params():
-    """Return how to load the model: what it is, not how it was trained."""
+    """Return how to load the model: what it is, not how it was trained or what is said of it."""
+    left_out = ("training", "expert_domains")
     return {
-        key: value for key, value in RUN.stage("model").items() if key != "training"
+        key: value for key, value in RUN.stage("model").items() if key not in left_out
     }
 
 

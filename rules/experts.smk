@@ -28,6 +28,7 @@ rule map_reads:
     params:
         config=RUN.stage("experts"),
         model=model_params(),
+        n_layers=RUN.n_layers_read(),
         seed=RUN.seed,
     message:
         "Mapping reads of {wildcards.dictionary} on {wildcards.window}"
@@ -58,6 +59,7 @@ rule map_writes:
     params:
         config=RUN.stage("experts"),
         model=model_params(),
+        n_layers=RUN.n_layers_read(),
         seed=RUN.seed,
     message:
         "Mapping writes of {wildcards.dictionary} on {wildcards.window}"

@@ -3,10 +3,11 @@
 import glob
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deepseemoe.config import RunConfig
+from deepseemoe.runtime.devices import n_gpus, shown_gpus
 
 
 def problems(run: RunConfig) -> list[str]:
@@ -24,23 +25,26 @@ def _paths(run: RunConfig) -> Iterator[str]:
             yield f"corpus.paths: {path} matches no file; name a file, a folder or a glob"
 
 
-def _model(run: RunConfig) -> Iterator[str]:
-    name = run.model.name
-    if run.model.source == "hub" and name and name.startswith((".", "/", "~")):
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
-            yield f"model.name: {folder} holds no config.json; name a model folder or a Hub name"
+def _model(run: RunConfig) -> Iterable[str]:
+    """Return what is wrong with a model of others, by its config.json."""
+    if run.model.source != "hub":
+        return ()
+    from deepseemoe.model.outline import hub_problems
+
+    return hub_problems(run)
 
 
 def _devices(run: RunConfig) -> Iterator[str]:
-    wanting = [stage for stage, device in run.devices if device == "cuda"]
-    if not wanting:
+    wanted = {stage: run.devices.n_gpus(stage) for stage, _ in run.devices}
+    if not any(wanted.values()):
         return
-    import torch
-
-    if not torch.cuda.is_available():
-        stages = ", ".join(wanting)
-        yield f"devices: {stages} ask for cuda, but torch sees no GPU here; write cpu instead"
+    n_seen = n_gpus()
+    for stage, n_wanted in wanted.items():
+        if n_wanted > n_seen:
+            yield (
+                f"devices.{stage}: asks for {n_wanted} GPU{'s' * (n_wanted > 1)}, and torch sees "
+                f"{shown_gpus(n_seen)} here; write cpu instead"
+            )
 
 
 def _packages(run: RunConfig) -> Iterator[str]:

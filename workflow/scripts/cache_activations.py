@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from deepseemoe.runtime.stage import device, run_stage
+from deepseemoe.runtime.stage import devices, run_stage
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import Snakemake, snakemake
@@ -17,7 +17,14 @@ def main(job: "Snakemake") -> None:
     from deepseemoe.model.loading import load_model
 
     folder = Path(job.input.model[0]) if job.input.model else None
-    model = load_model(ModelConfig.model_validate(job.params.model), folder, device=device(job))
+    model = load_model(
+        ModelConfig.model_validate(job.params.model),
+        folder,
+        devices=devices(job),
+        n_layers=job.params.n_layers,
+        head=False,
+        sites=job.params.sites,
+    )
     cache_activations(
         ActivationsConfig.model_validate(job.params.config),
         model=model,

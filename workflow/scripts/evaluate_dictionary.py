@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from deepseemoe.runtime.stage import device, run_stage
+from deepseemoe.runtime.stage import devices, run_stage
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import Snakemake, snakemake
@@ -19,7 +19,9 @@ def main(job: "Snakemake") -> None:
     folder = Path(job.input.model[0]) if job.input.model else None
     evaluate_dictionary(
         Path(job.input.weights).parent,
-        model=load_model(ModelConfig.model_validate(job.params.model), folder, device=device(job)),
+        model=load_model(
+            ModelConfig.model_validate(job.params.model), folder, devices=devices(job)
+        ),
         stores=[Path(path) for path in job.input.stores],
         tokens=[Path(path) for path in job.input.tokens],
         metrics=Path(job.output[0]),

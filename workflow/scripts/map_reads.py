@@ -19,7 +19,9 @@ def main(job: "Snakemake") -> None:
     folder = Path(job.input.model[0]) if job.input.model else None
     map_reads(
         ExpertsConfig.model_validate(job.params.config),
-        model=load_model(ModelConfig.model_validate(job.params.model), folder),
+        model=load_model(
+            ModelConfig.model_validate(job.params.model), folder, n_layers=job.params.n_layers
+        ),
         dictionary=Path(job.input.weights).parent,
         feature_shards=[Path(path) for path in job.input.features],
         stores=[Path(path) for path in job.input.stores],

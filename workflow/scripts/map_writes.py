@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from deepseemoe.runtime.stage import device, run_stage
+from deepseemoe.runtime.stage import devices, run_stage
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import Snakemake, snakemake
@@ -19,7 +19,12 @@ def main(job: "Snakemake") -> None:
     folder = Path(job.input.model[0]) if job.input.model else None
     map_writes(
         ExpertsConfig.model_validate(job.params.config),
-        model=load_model(ModelConfig.model_validate(job.params.model), folder, device=device(job)),
+        model=load_model(
+            ModelConfig.model_validate(job.params.model),
+            folder,
+            devices=devices(job),
+            n_layers=job.params.n_layers,
+        ),
         dictionary=Path(job.input.weights).parent,
         feature_shards=[Path(path) for path in job.input.features],
         tokens=[Path(path) for path in job.input.tokens],

@@ -71,6 +71,12 @@ class CorpusConfig(Section):
         1.0, gt=0, le=1, description="Share of the shard files to read, as 0.01; evenly spaced."
     )
     text_key: str = Field("text", description="Key or column that holds a document's text.")
+    chat_key: str | None = Field(
+        None,
+        description="Key with a list of messages, each with role and content, that is read instead "
+        "of `text_key`; documents are rendered with the tokenizer's chat template; needs a "
+        "tokenizer with one, which models of `source: hub` may bring.",
+    )
     domain_key: str | None = Field(
         "domain", description="Key or column with a label of the document, for domain tables."
     )
@@ -103,6 +109,8 @@ class CorpusConfig(Section):
     def _has_what_its_source_needs(self) -> "CorpusConfig":
         if self.source == "files" and not self.paths:
             raise ValueError("source `files` needs paths, as paths: [my/folder/*.jsonl.zst]")
+        if self.chat_key and self.source not in ("files", "hub"):
+            raise ValueError(f"chat_key: source `{self.source}` holds no chats; empty the key")
         if self.shard_tokens % self.sequence_length:
             raise ValueError(
                 f"shard_tokens {self.shard_tokens} is not a multiple of sequence_length "

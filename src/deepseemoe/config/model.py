@@ -68,6 +68,17 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type to compute in; bfloat16 on GPUs, float32 on CPUs."
     )
+    kernels: Literal["plain", "native"] = Field(
+        "plain",
+        description="gpt-oss checkpoints in MXFP4: `plain` expands weights to dtype; `native` "
+        "keeps 4-bit weights and transformers' kernels, which need triton, the `kernels` package "
+        "and a GPU; a self-test proves that hooks fire.",
+    )
+    expert_domains: tuple[str, ...] = Field(
+        (),
+        description="What each routed expert was made for, in the order of experts, where you know "
+        "it (FlexOlmo); shown beside what the maps find.",
+    )
     architecture: ArchitectureConfig = ArchitectureConfig()
     training: TrainingConfig = TrainingConfig()
     format: Literal[1] = Field(1, description="A higher one retrains.")

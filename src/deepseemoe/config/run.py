@@ -1,6 +1,6 @@
 """The run: its name, its windows of layers, its dictionaries, and one section for each stage."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -43,6 +43,10 @@ class DevicesConfig(Section):
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
     experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+
+    def on_gpu(self, stage: str) -> bool:
+        """Return whether a stage computes on GPUs."""
+        return self.n_gpus(stage) > 0
 
     def n_gpus(self, stage: str) -> int:
         """Return how many GPUs a stage asks the scheduler for."""
@@ -96,13 +100,25 @@ class RunConfig(Section):
         problems += [] if named else ["windows: empty; name at least one, as L00-L01"]
         if self.model.source == "hub":
             return problems
-        return problems + [*self._layer_problems()]
-
-    def _layer_problems(self) -> Iterator[str]:
-        """Yield what asks for layers, routers or shared experts that the run's own model lacks."""
         shape = self.model.architecture
-        moe_layers = range(shape.n_dense_layers, shape.n_layers)
-        last = shape.n_layers - 1
+        return problems + self.layer_problems(
+            n_layers=shape.n_layers,
+            moe_layers=range(shape.n_dense_layers, shape.n_layers),
+            n_shared_experts=shape.n_shared_experts,
+        )
+
+    def layer_problems(
+        self, *, n_layers: int, moe_layers: Sequence[int], n_shared_experts: int
+    ) -> list[str]:
+        """Return what asks for layers, routers or shared experts that a model of these sizes lacks.
+
+        `moe_layers` are the layers with experts, in order, one at least.
+        """
+        return [*self._missing_layers(n_layers - 1, moe_layers, n_shared_experts)]
+
+    def _missing_layers(
+        self, last: int, moe_layers: Sequence[int], n_shared_experts: int
+    ) -> Iterator[str]:
         for window in self.windows:
             if window.last > last:
                 yield f"windows: {window} goes beyond the model, whose last layer is {last}"
@@ -111,12 +127,12 @@ class RunConfig(Section):
                 if not {n + entry.router_shift for n in window.layers} & {*moe_layers}:
                     yield (
                         f"windows: no router of the model reads {name} on {window}; layers with "
-                        f"experts are {moe_layers[0]} to {last}"
+                        f"experts are {moe_layers[0]} to {moe_layers[-1]}"
                     )
         for layer in self.activations.layers:
             if not 0 <= layer <= last:
                 yield f"activations.layers: {layer} is not a layer of the model, 0 to {last}"
-        if "shared_out" in self.activations.hook_points and not shape.n_shared_experts:
+        if "shared_out" in self.activations.hook_points and not n_shared_experts:
             yield "activations.hook_points: shared_out, but the model has no shared experts"
 
     def _size_problems(self) -> list[str]:
@@ -135,6 +151,11 @@ class RunConfig(Section):
         ]
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")
+        if self.corpus.chat_key and self.model.source != "hub":
+            problems.append(
+                f"corpus.chat_key: the tokenizer of model.source {self.model.source} has no chat "
+                "template; name a model of source hub whose tokenizer has one"
+            )
         return problems
 
     def stage(self, section: str) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class SpliceMetrics:
         """Return the logits (S, N, V), and the routing and what passed at `sites`."""
         with self._model.edit(edits), self._model.record([*sites, *self._watched]) as acts:
             logits = self._model.logits(batch.tokens)
-        return logits, acts
+        return logits, {name: value.to(self._model.device) for name, value in acts.items()}
 
     def _add_routing(
         self, clean: Mapping[str, Tensor], routed: Mapping[str, Tensor], is_valid_T: Tensor

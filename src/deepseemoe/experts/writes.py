@@ -168,7 +168,9 @@ def add_batch(model: MoeModel, sums: dict[int, LayerContributions], batch: Batch
     rows = np.flatnonzero(batch.is_valid_T)
     for layer, contributions in sums.items():
         index = torch.from_numpy(rows).to(model.device)
-        x_TD, ids_TK, weights_TK = (acts[str(Site(name, layer))][index] for name in names)
+        x_TD, ids_TK, weights_TK = (
+            acts[str(Site(name, layer))].to(model.device)[index] for name in names
+        )
         outputs_TKD = model.expert_outputs(layer, x_TD, ids_TK, weights_TK).float()
         contributions.add(
             batch.document_T[rows],

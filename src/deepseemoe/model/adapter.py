@@ -4,22 +4,22 @@ Axes: S sequences, N sequence length, T = S * N tokens (row b * N + s is token s
 D d_model, V vocabulary, E experts, K top_k.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from deepseemoe.model.hook_points import Place, place_of
+from deepseemoe.model.expert_kernels import fit_expert_kernel
+from deepseemoe.model.hook_points import Decoder
 from deepseemoe.model.masks import segment_masks
 from deepseemoe.model.routers import Routing
 from deepseemoe.model.spec import sizes_of, spec_for
-from deepseemoe.model.taps import Edit, Recording, StopForward, Taps
+from deepseemoe.model.tap import Edit
+from deepseemoe.model.taps import Recording, StopForward, Taps
 from deepseemoe.model.tokens import TokenBatch
-from deepseemoe.names import HOOK_POINTS, ROUTING_ARRAYS, Site
-
-MOE_ONLY = ("expert_out", "shared_out", *ROUTING_ARRAYS)
+from deepseemoe.names import HOOK_POINTS, Site
 
 
 class MoeModel:
@@ -27,25 +27,37 @@ class MoeModel:
 
     Nothing here needs gradients, and frozen weights keep autograd from building graphs; an edit
     that brings a tensor with gradients still gets them. `network` is the transformers model, for
-    all else. Raises ValueError where its family is unknown.
+    all else. `expert_domains` says what each routed expert was made for, in the order of experts,
+    where that is known (FlexOlmo); no checkpoint says so, so whoever loads it has to.
+
+    Raises ValueError where the family is unknown, or domains are not one for each expert.
     """
 
-    def __init__(self, network: PreTrainedModel):
+    def __init__(self, network: PreTrainedModel, *, expert_domains: Sequence[str] | None = None):
         self.network = network.eval().requires_grad_(False)
+        fit_expert_kernel(network)
         self.spec = spec_for(network.config.model_type)
         sizes = sizes_of(network.config)
         self.n_layers, self.d_model, self.n_experts = sizes.n_layers, sizes.d_model, sizes.n_experts
         self.n_shared_experts, self.top_k = sizes.n_shared_experts, sizes.top_k
         self.d_expert = sizes.d_expert
-        self._base = network.base_model
-        self._layers: nn.ModuleList = self._base.layers
-        self._taps = Taps(self._layers)
-        self.moe_layers = tuple(n for n in range(self.n_layers) if self._is_moe(n))
+        self.expert_domains = _one_for_each(expert_domains, self.n_experts)
+        # not `base_model`: Llama4ForCausalLM has the prefix of the multimodal model around it
+        self._base = getattr(network, "model", network)
+        self._decoder = Decoder(self.spec, self._base.layers, has_shared=sizes.n_shared_experts > 0)
+        self._taps = Taps(self._decoder)
+        self.moe_layers = self._decoder.moe_layers
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.network.device
+        """Where the model takes its tokens: the device of its embedding."""
+        return self.network.get_input_embeddings().weight.device
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where its parts are, `device` first; layers may be spread over several."""
+        found = (parameter.device for parameter in self.network.parameters())
+        return tuple(dict.fromkeys((self.device, *found)))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,18 +65,32 @@ class MoeModel:
         return self.network.dtype
 
     @property
+    def vocab_size(self) -> int:
+        """How many tokens have an embedding; ids from there on are none of the model's."""
+        return self.network.get_input_embeddings().num_embeddings
+
+    @property
     def max_positions(self) -> int | None:
         """The longest sequence that the model was made for, where its configuration says so."""
         return getattr(self.network.config, "max_position_embeddings", None)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers of the network."""
+        return self._decoder.layers
+
+    def check(self, sites: Iterable[str | Site]) -> None:
+        """Raise one ValueError that names all `sites` that the model does not have."""
+        self._decoder.check(_parse(sites))
 
     def hidden_states(self, tokens: TokenBatch) -> Tensor:
         """Return the last hidden states (S, N, D), after the final norm and without the head.
 
         Inside `record(..., stop=True)` the forward pass ends with the last recorded layer, and this
         is the residual stream there, which no norm has seen. Raises ValueError where a site that is
-        recorded or edited did not fire exactly once.
+        recorded or edited, or a router with a ban, did not fire exactly once.
         """
-        with _forward(self._taps):
+        with self._forward():
             try:
                 return self._base(**self._inputs(tokens)).last_hidden_state
             except StopForward as stop:
@@ -76,7 +102,7 @@ class MoeModel:
             raise ValueError("the model was loaded without its head; load it with n_layers=None")
         if self._taps.stops_early:
             raise ValueError("record(stop=True) ends before the head; use hidden_states")
-        with _forward(self._taps):
+        with self._forward():
             return self.network(**self._inputs(tokens)).logits
 
     @contextmanager
@@ -87,17 +113,19 @@ class MoeModel:
 
         Routing arrays are `router_logits` (T, E), `expert_ids` and `expert_weights` (T, K), the two
         sorted by falling weight. Values are detached, not copied, in the model's types, and hold
-        until the next forward pass. `stop` lets forward passes end with the last recorded layer.
-        Raises ValueError for sites that the model does not have, all in one line, and where
-        no forward pass was made.
+        until the next forward pass, each on the device of its layer. `stop` lets forward passes end
+        with the last recorded layer. Raises ValueError for sites that the model does not have, all
+        in one line, and where no forward pass was made.
         """
-        recording = Recording(tuple(self._places(sites)), {}, stop)
+        parsed = _parse(sites)
+        self._decoder.check(parsed)
+        recording = Recording(parsed, {}, stop)
         self._taps.add_recording(recording)
         try:
             yield recording.values
         finally:
             self._taps.drop_recording(recording)
-        if recording.taps and not recording.values:
+        if parsed and not recording.values:
             raise ValueError("nothing was recorded: call hidden_states or logits inside record()")
 
     @contextmanager
@@ -105,34 +133,56 @@ class MoeModel:
         """Replace values while the block runs: `{"resid_post/L08": fn}`, with fn (T, D) -> (T, D).
 
         `fn` must return a new tensor and leave its argument alone; returning the argument is
-        exactly no edit. Edits at one site follow each other, and `record` sees what comes out.
-        Raises ValueError for sites that the model does not have, and for routing arrays.
+        exactly no edit. It is called on `device`, whatever the layer's. Edits at one site follow
+        each other, and `record` sees what comes out. Raises ValueError for sites that the model
+        does not have, and for routing arrays.
         """
-        places = self._places(edits, known=HOOK_POINTS)
-        group = [(*place, fn) for place, fn in zip(places, edits.values(), strict=True)]
+        parsed = _parse(edits)
+        self._decoder.check(parsed, HOOK_POINTS)
+        moved = [_at(self.device, fn) for fn in edits.values()]
+        group = tuple(zip(parsed, moved, strict=True))
         self._taps.add_edits(group)
         try:
             yield
         finally:
             self._taps.drop_edits(group)
 
+    @contextmanager
+    def ban(self, bans: Mapping[int, Iterable[int]]) -> Iterator[None]:
+        """Have routers do without experts while the block runs: `{8: [17, 3]}` is L08.E17, L08.E3.
+
+        They decide again among the rest, so the model does what one does that never had these
+        experts; `record` and `route` give the new decisions. Bans inside bans add up. No bans are
+        exactly no change. Raises ValueError for layers and experts that are not there, and where
+        a token might be left with fewer experts than it needs, all in one line.
+        """
+        asked = {layer: frozenset(map(int, experts)) for layer, experts in bans.items()}
+        self._taps.add_bans(asked)
+        try:
+            yield
+        finally:
+            self._taps.drop_bans(asked)
+
     def router_weight(self, layer: int) -> Tensor:
         """Return a router's rows (E, D): logits are its input times them, plus gpt-oss's bias."""
-        return self._router(layer).weight.detach()
+        return self._decoder.router(layer).weight.detach()
 
     def router_gain(self, layer: int) -> Tensor:
         """Return the gain (D,) of the norm before the router; ones where there is none."""
-        self._places([Site("resid_mid", layer)])
+        self._decoder.check([Site("resid_mid", layer)])
         if self.spec.router_norm is None:
             return torch.ones(self.d_model, dtype=self.dtype, device=self.device)
-        return getattr(self._layers[layer], self.spec.router_norm).weight.detach()
+        return getattr(self.layers[layer], self.spec.router_norm).weight.detach()
 
     def route(self, layer: int, x_TD: Tensor) -> Routing:
         """Return what the router of a layer decides on inputs (T, D), from its parameters alone.
 
         The input is moe_in, except under NanoMoE's pooled routings, where it is its pooled form.
         """
-        return self.spec.route(self._router(layer), x_TD)
+        router = self._decoder.router(layer)
+        x_there_TD = x_TD.to(router.weight.device)
+        routing = self.spec.route(router, x_there_TD, self._taps.is_banned(layer))
+        return Routing(*(part.to(x_TD.device) for part in routing))
 
     def expert_outputs(
         self, layer: int, x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor
@@ -140,15 +190,20 @@ class MoeModel:
         """Return the weighted output (T, K, D) of each named expert on block inputs (T, D).
 
         With recorded ids and weights, the sum over K is `expert_out`. Any expert may be asked about
-        any token: weights of one give its plain output. Works on T * K rows of size D at once.
+        any token: weights of one give its plain output. Weights scale outputs, but inputs in
+        Llama 4. Works on T * K rows of size D at once.
         """
-        self._router(layer)  # names the layers with experts where this one has none
-        n_slots = ids_TK.shape[-1]
-        experts = getattr(getattr(self._layers[layer], self.spec.block), self.spec.experts)
-        rows = x_TD.repeat_interleave(n_slots, 0)
-        # `forward`, not a call: hooks of a recording must not see these
-        out = experts.forward(rows, ids_TK.long().reshape(-1, 1), weights_TK.reshape(-1, 1))
-        return out.unflatten(0, (-1, n_slots))
+        experts = self._decoder.experts(layer)
+        there = next(experts.parameters()).device
+        inputs = (part.to(there) for part in (x_TD, ids_TK.long(), weights_TK))
+        return self.spec.contributions(experts, *inputs).to(x_TD.device)
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        """Have all taps count this forward pass alone, and check them after it."""
+        self._taps.begin()
+        yield
+        self._taps.check()
 
     def _inputs(self, tokens: TokenBatch) -> dict:
         """Return the keyword arguments of a forward pass, with masks that keep segments apart."""
@@ -162,42 +217,19 @@ class MoeModel:
             "use_cache": False,
         }
 
-    def _is_moe(self, layer: int) -> bool:
-        return hasattr(getattr(self._layers[layer], self.spec.block), self.spec.experts)
 
-    def _router(self, layer: int) -> nn.Module:
-        return next(self._places([Site("router_logits", layer)]))[1].module
+def _at(device: torch.device, fn: Edit) -> Edit:
+    """Return an edit that computes on `device`, wherever its value is and has to return to."""
+    return lambda value_TD: fn(value_TD.to(device)).to(value_TD.device)
 
-    def _places(
-        self, sites: Iterable[str | Site], known: tuple[str, ...] = HOOK_POINTS + ROUTING_ARRAYS
-    ) -> Iterator[tuple[Site, Place]]:
-        """Return where the values of `sites` pass; one ValueError names all that are not there."""
-        parsed = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
-        problems = [problem for site in parsed if (problem := self._problem(site, known))]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return (
-            (site, place_of(self.spec, self._layers[site.layer], site.hook_point))
-            for site in parsed
+
+def _parse(sites: Iterable[str | Site]) -> tuple[Site, ...]:
+    return tuple(site if isinstance(site, Site) else Site.parse(site) for site in sites)
+
+
+def _one_for_each(domains: Sequence[str] | None, n_experts: int) -> tuple[str, ...] | None:
+    if domains is not None and len(domains) != n_experts:
+        raise ValueError(
+            f"expert_domains names {len(domains)} experts, and the model has {n_experts} a layer"
         )
-
-    def _problem(self, site: Site, known: tuple[str, ...]) -> str | None:
-        """Return why a site cannot be had, or None."""
-        if site.hook_point not in known:
-            return f"{site}: only {', '.join(known)} can be used here"
-        if site.layer >= self.n_layers:
-            return f"{site}: the model's last layer is {self.n_layers - 1}"
-        if site.hook_point in MOE_ONLY and site.layer not in self.moe_layers:
-            there = ", ".join(map(str, self.moe_layers)) or "none"
-            return f"{site}: layer {site.layer} is dense; layers with experts are {there}"
-        if site.hook_point == "shared_out" and not self.n_shared_experts:
-            return f"{site}: the model has no shared experts"
-        return None
-
-
-@contextmanager
-def _forward(taps: Taps) -> Iterator[None]:
-    """Have all taps count this forward pass alone, and check them after it."""
-    taps.begin()
-    yield
-    taps.check()
+    return None if domains is None else tuple(domains)

@@ -11,13 +11,25 @@ from typing import Literal, NamedTuple
 
 from transformers import PreTrainedConfig
 
+from deepseemoe.model.contributions import Contributions, weigh_inputs, weigh_outputs
+from deepseemoe.model.forms import (
+    CHOSEN,
+    OVERWRITTEN,
+    PLAIN,
+    ROWS_FOR_ALL_EXPERTS,
+    SCORES,
+    Form,
+    RouterForm,
+)
 from deepseemoe.model.routers import (
     Route,
     biased_sigmoid,
     biased_softmax,
     scaled_softmax,
+    softmax_in_model_dtype,
     softmax_then_topk,
     softmax_then_topk_sum_one,
+    topk_then_sigmoid,
     topk_then_softmax,
 )
 
@@ -39,12 +51,18 @@ class Spec:
     block_out_norm: str | None = None
     """The norm between the MoE block and the residual stream, in post-norm families."""
     window: Literal["never", "every layer", "by layer type"] = "never"
-    """Which layers have sliding-window attention where the configuration sets a window."""
+    """Which layers see only a window or chunk of the text, where the configuration sets one."""
     attention_kernel: str | None = None
     """Attention to ask transformers for, where its default is not good enough."""
+    router_form: RouterForm = CHOSEN
+    experts_form: Form = PLAIN
+    shared_form: Form = PLAIN
+    """In which form routers, routed and shared experts return their values; see `forms`."""
+    contributions: Contributions = weigh_outputs
     n_experts: str = "num_experts"
     d_expert: str = "moe_intermediate_size"
-    n_shared_experts: str | None = None
+    n_shared_experts: str | int = 0
+    """The number, or the key of the configuration that holds it."""
 
 
 SPECS: dict[str, Spec] = {
@@ -65,6 +83,12 @@ SPECS: dict[str, Spec] = {
     "olmoe": Spec(softmax_then_topk, d_expert="intermediate_size"),
     "mixtral": Spec(softmax_then_topk_sum_one, window="every layer", d_expert="intermediate_size"),
     "qwen3_moe": Spec(softmax_then_topk, window="every layer"),
+    "deepseek": Spec(
+        softmax_in_model_dtype,
+        shared="shared_experts",
+        n_experts="n_routed_experts",
+        n_shared_experts="n_shared_experts",
+    ),
     "deepseek_v2": Spec(
         scaled_softmax,
         shared="shared_experts",
@@ -85,6 +109,20 @@ SPECS: dict[str, Spec] = {
     ),
     "ernie4_5_moe": Spec(
         biased_softmax, shared="shared_experts", n_shared_experts="moe_num_shared_experts"
+    ),
+    "llama4_text": Spec(
+        topk_then_sigmoid,
+        block="feed_forward",
+        router="router",
+        shared="shared_expert",
+        window="by layer type",
+        router_form=SCORES,
+        experts_form=ROWS_FOR_ALL_EXPERTS,
+        shared_form=OVERWRITTEN,
+        contributions=weigh_inputs,
+        n_experts="num_local_experts",
+        d_expert="intermediate_size",
+        n_shared_experts=1,
     ),
     "nanomoe": Spec(
         softmax_then_topk, shared="shared_experts", n_shared_experts="n_shared_experts"
@@ -116,12 +154,14 @@ def spec_for(model_type: str) -> Spec:
 def sizes_of(config: PreTrainedConfig) -> Sizes:
     """Return the sizes of a model of a known family."""
     spec = spec_for(config.model_type)
-    shared = spec.n_shared_experts
+    n_shared = spec.n_shared_experts
     return Sizes(
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         n_experts=getattr(config, spec.n_experts),
-        n_shared_experts=getattr(config, shared) or 0 if shared else 0,
+        n_shared_experts=(getattr(config, n_shared) or 0)
+        if isinstance(n_shared, str)
+        else n_shared,
         top_k=config.num_experts_per_tok,
         d_expert=getattr(config, spec.d_expert),
     )

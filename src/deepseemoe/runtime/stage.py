@@ -3,10 +3,13 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from safetensors import SafetensorError
+
+from deepseemoe.runtime.devices import check_devices
+from deepseemoe.runtime.memory import out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +20,8 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     """Call `main(job)`, logging to the rule's log file and to stderr; exit 1 where it raises.
 
     A ValueError or an OSError is for the user: one line on stderr, the traceback in the log file.
-    So is safetensors' own error, which is neither: damaged weights, or a disk that is full.
+    So are safetensors' own error, which is neither (damaged weights, or a disk that is full), and
+    a lack of memory, whoever notices it.
     """
     _limit_threads(job.threads)
     logging.basicConfig(level="INFO", format=LINE, handlers=_handlers(job), force=True)
@@ -28,14 +32,40 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)
         sys.exit(1)
-    except Exception:
-        logger.exception("rule %s failed", job.rule)
+    except Exception as error:
+        told = out_of_memory(error, job.rule)
+        logger.log(logging.ERROR, "rule %s: %s", job.rule, told or "failed", exc_info=not told)
+        if told:
+            logger.debug("where it happened:", exc_info=True)
         sys.exit(1)
 
 
+def devices(job: Any) -> tuple[str, ...]:
+    """Return the GPUs that the scheduler granted the job, as cuda:0 and so on, or else `cpu`.
+
+    Raises ValueError where torch sees fewer than were granted.
+    """
+    n_granted = job.resources.get("gpu", 0)
+    names = tuple(f"cuda:{number}" for number in range(n_granted)) or ("cpu",)
+    check_devices(names)
+    return names
+
+
 def device(job: Any) -> str:
-    """Return `cuda` where the scheduler granted the job a GPU, else `cpu`."""
-    return "cuda" if job.resources.get("gpu", 0) else "cpu"
+    """Return the device of a stage that computes on one, as `devices` does."""
+    return devices(job)[0]
+
+
+def shared(
+    granted: Sequence[str], *, model_on_gpu: bool, own_on_gpu: bool
+) -> tuple[Sequence[str], str]:
+    """Return the model's devices and the trainer's: the last GPU is the trainer's own.
+
+    Where the scheduler granted a single GPU to both, they share it.
+    """
+    own = granted[-1] if own_on_gpu else "cpu"
+    others = [name for name in granted if name != own]
+    return (others or granted) if model_on_gpu else ("cpu",), own
 
 
 def _limit_threads(threads: int) -> None:

@@ -78,7 +78,7 @@ def test_routing_arrays_cannot_be_edited(model):
 
 
 def test_a_site_that_does_not_fire_is_an_error(model, monkeypatch):
-    block = model.network.base_model.layers[1].mlp
+    block = model.layers[1].mlp
     monkeypatch.setattr(block, "forward", lambda x: block.shared_experts(x))  # bypasses the router
     with model.record(["moe_out/L01"]):
         model.hidden_states(tiny_batch())
@@ -95,7 +95,7 @@ def test_a_site_that_does_not_fire_is_an_error(model, monkeypatch):
 
 
 def test_a_site_that_fires_twice_is_an_error(model, monkeypatch):
-    block = model.network.base_model.layers[2].mlp
+    block = model.layers[2].mlp
     once = block.forward
     monkeypatch.setattr(block, "forward", lambda x: once(x) + block.shared_experts(x))
     with (
@@ -171,7 +171,7 @@ def test_a_stopped_pass_records_the_same_and_computes_no_more(model, monkeypatch
     tokens, sites = tiny_batch(), ["moe_in/L00", "expert_ids/L01", "resid_post/L01"]
     with model.record(sites) as whole:
         model.hidden_states(tokens)
-    last = model.network.base_model.layers[2]
+    last = model.layers[2]
     monkeypatch.setattr(last, "forward", lambda *args, **kwargs: pytest.fail("went on"))
     with model.record(sites, stop=True) as stopped:
         hidden = model.hidden_states(tokens)
@@ -207,7 +207,7 @@ def test_an_expert_can_be_asked_about_tokens_it_was_not_given(model):
     x = torch.randn(5, model.d_model)
     everyone = torch.arange(model.n_experts).expand(5, -1)
     outputs = model.expert_outputs(1, x, everyone, torch.ones(5, model.n_experts))
-    experts = model.network.base_model.layers[1].mlp.experts
+    experts = model.layers[1].mlp.experts
     for expert in range(model.n_experts):
         gate, up = (x @ experts.gate_up_proj[expert].T).chunk(2, -1)
         written = (torch.nn.functional.silu(gate) * up) @ experts.down_proj[expert].T
@@ -226,6 +226,14 @@ def test_expert_outputs_do_not_disturb_a_recording(model):
 def test_a_model_is_put_in_evaluation_mode():
     network = tiny_network("mixtral").train()  # its blocks scale their input when they train
     assert not MoeModel(network).network.training
+
+
+def test_experts_can_be_given_the_domains_that_they_were_made_for():
+    network, domains = tiny_network("flex_olmo", num_experts=3), ["public", "math", "code"]
+    assert MoeModel(network).expert_domains is None
+    assert MoeModel(network, expert_domains=domains).expert_domains == ("public", "math", "code")
+    with pytest.raises(ValueError, match="names 2 experts, and the model has 3"):
+        MoeModel(network, expert_domains=domains[:2])
 
 
 def test_arrays_of_a_shard_become_a_batch():

@@ -3,6 +3,8 @@
 import torch
 import transformers as tr
 
+from deepseemoe.model.deepseek.configuration import DeepseekConfig
+from deepseemoe.model.deepseek.modeling import register_deepseek
 from deepseemoe.model.nanomoe.configuration import NanoMoeConfig
 from deepseemoe.model.nanomoe.modeling import register_nanomoe
 from deepseemoe.model.sink_attention import register_sink_attention
@@ -62,6 +64,7 @@ FAMILIES = {
             "mlp_only_layers": [0],
         },
     ),
+    "deepseek": (DeepseekConfig, {**DENSE_FIRST, "n_shared_experts": 2}),
     "deepseek_v2": (
         tr.DeepseekV2Config,
         {
@@ -99,6 +102,18 @@ FAMILIES = {
             "tie_word_embeddings": False,
         },
     ),
+    "llama4_text": (
+        tr.Llama4TextConfig,
+        {
+            "intermediate_size": 16,
+            "intermediate_size_mlp": 48,
+            "head_dim": 16,
+            "num_local_experts": 8,
+            "moe_layers": [1, 2],
+            "no_rope_layers": [1, 0, 1],
+            "attention_chunk_size": 8,
+        },
+    ),
     "nanomoe": (
         NanoMoeConfig,
         {
@@ -118,14 +133,21 @@ def tiny_config(family: str, **changes) -> tr.PreTrainedConfig:
 
 
 def tiny_network(family: str, *, dtype: torch.dtype = torch.float32, **changes):
-    """Return a model with its head; weights that start at 0 or 1 get noise, for tests to see."""
+    """Return a model with its head; keys of its configuration can be changed."""
+    kernels = {key: changes.pop(key) for key in ("attn_implementation",) if key in changes}
+    return network_of(tiny_config(family, **changes), dtype, **kernels)
+
+
+def network_of(config: tr.PreTrainedConfig, dtype: torch.dtype = torch.float32, **kernels):
+    """Return a random model; weights that start at 0 or 1 get noise, for tests to see."""
     register_nanomoe()
+    register_deepseek()
     register_sink_attention()
-    options = {"attn_implementation": SPECS[family].attention_kernel or "sdpa"}
-    options |= {key: changes.pop(key) for key in ("attn_implementation",) if key in changes}
+    kernel = SPECS[config.model_type].attention_kernel or "sdpa"
+    options = {"attn_implementation": kernel, **kernels}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = tr.AutoModelForCausalLM.from_config(tiny_config(family, **changes), **options)
+        network = tr.AutoModelForCausalLM.from_config(config, **options)
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
             if "norm" in name or "bias" in name or "sinks" in name:
                 with torch.no_grad():

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from deepseemoe.runtime.progress import Progress
 from deepseemoe.runtime.seeds import generator, seed_for
-from deepseemoe.runtime.stage import device, run_stage
+from deepseemoe.runtime.stage import device, devices, run_stage
 
 
 @pytest.fixture
@@ -44,10 +45,28 @@ def test_a_defect_of_ours_shows_its_traceback(job, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_job_computes_where_the_scheduler_put_it(job):
-    assert device(job) == "cpu"
+def test_a_lack_of_memory_is_one_line_for_every_rule(job, tmp_path, capsys):
+    def fail(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(SystemExit):
+        run_stage(fail, job)
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert "rule pack_corpus: out of memory: 2.00 GiB were asked for; lower" in told[0]
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_a_job_computes_where_the_scheduler_put_it(job, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (device(job), devices(job)) == ("cpu", ("cpu",))
     job.resources["gpu"] = 1
-    assert device(job) == "cuda"
+    assert (device(job), devices(job)) == ("cuda:0", ("cuda:0",))
+    job.resources["gpu"] = 2
+    assert devices(job) == ("cuda:0", "cuda:1")
+    job.resources["gpu"] = 3
+    with pytest.raises(ValueError, match="cuda:2 asked for, and torch sees 2 GPUs"):
+        devices(job)
 
 
 def test_seeds_differ_by_purpose_and_stay_the_same():
