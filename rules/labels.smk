@@ -55,6 +55,7 @@ rule label_experts:
         mem_mb=2000,
     params:
         config=RUN.stage("labels"),
+        expert_domains=RUN.model.expert_domains,
     message:
         "Labelling experts by {wildcards.dictionary} on {wildcards.window}"
     script:

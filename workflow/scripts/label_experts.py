@@ -21,6 +21,7 @@ def main(job: "Snakemake") -> None:
         routing=Path(job.input.routing[0]).parent,
         writes=Path(job.input.writes[0]) if job.input.writes else None,
         experts=Path(job.output[0]),
+        expert_domains=job.params.expert_domains,
     )
 
 

@@ -65,14 +65,15 @@ def label_experts(
     routing: Path,
     experts: Path,
     writes: Path | None = None,
+    expert_domains: Sequence[str] = (),
 ) -> None:
     """Write a description of each expert of the layers that were mapped to `experts`.
 
     `summary` is that of the map: it names the layers, also where no pair could be tested.
 
     `routing` is the folder with load, domains and vocabulary; `writes`, which transcoders have,
-    adds the features that the expert's output holds. An expert without any finding is described as
-    that.
+    adds the features that the expert's output holds. `expert_domains` says what each expert was
+    made for, where that is known. An expert without any finding is described as that.
     """
     pairs = read_table(reads, ["layer", "expert", "feature", "lor", "q", "rank"])
     layers = read_json(summary)["layers"]
@@ -88,15 +89,18 @@ def label_experts(
         found = Found(
             domains.get(key), tokens.get(key, []), called_by.get(key, []), written.get(key, [])
         )
-        rows.append(row | _columns(found, names))
+        made_for = expert_domains[row["expert"]] if expert_domains else None
+        rows.append(row | _columns(found, names, made_for))
     n_called = sum(bool(row["features"]) for row in rows)
     logger.info("%d of %d experts are called by a feature", n_called, len(rows))
     write_table(experts, EXPERTS, rows, {"layers": layers, "max_q": MAX_Q})
 
 
-def _columns(found: Found, names: Mapping[int, str]) -> dict[str, Any]:
+def _columns(found: Found, names: Mapping[int, str], made_for: str | None) -> dict[str, Any]:
+    told = f"made for {made_for} · " if made_for else ""
     return {
-        "label": expert_label(found, names),
+        "label": told + expert_label(found, names),
+        "made_for": made_for,
         "top_domain": found.domain and found.domain.name,
         "domain_lift": found.domain and found.domain.lift,
         "features": found.called_by[:N_LISTED],

@@ -42,6 +42,7 @@ EXPERTS: Columns = (
     Column("layer", pa.int32(), "layer", "layer of the router"),
     Column("expert", pa.int32(), "id", "routed expert of that layer"),
     Column("label", pa.string(), "text", "its domain, its tokens and the features that call it"),
+    Column("made_for", pa.string(), "name", "its domain by model.expert_domains; null if not told"),
     Column("share", pa.float64(), "share", "share of the test tokens that choose the expert"),
     Column("top_domain", pa.string(), "name", "domain with the highest lift; null without domains"),
     Column("domain_lift", pa.float64(), "ratio", "share of that domain over the expert's share"),

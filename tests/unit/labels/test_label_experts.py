@@ -137,3 +137,10 @@ def test_a_map_without_pairs_still_describes_experts_by_tokens_and_domain(run):
     assert {row["layer"] for row in rows} == {2}
     assert [row["features"] for row in rows] == [[]] * len(rows)
     assert rows[0]["label"].startswith("code")
+
+
+def test_what_an_expert_was_made_for_stands_before_what_was_found(run):
+    rows = label(run, expert_domains=("code", "law", "web"))
+    assert [row["made_for"] for row in rows] == ["code", "law", "web"]
+    assert rows[1]["label"] == "made for law · “\\n” · called by F00090"
+    assert label(run)[0]["made_for"] is None
