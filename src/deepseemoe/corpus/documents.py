@@ -21,6 +21,8 @@ REASONS = {
     "broken_json": "the line is not a JSON object",
     "bad_encoding": "the line or its text is not valid UTF-8",
     "no_text": "no text at the text key, or not a string",
+    "bad_chat": "no messages with role and content at the chat key, or the template refused them",
+    "control_token": "a message spells a control token of the tokenizer",
     "empty": "the text is empty or white space",
     "domain": "not one of the domains asked for",
     "too_short": "fewer characters than min_chars",

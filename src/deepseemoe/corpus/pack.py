@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from deepseemoe.config.corpus import CorpusConfig
+from deepseemoe.corpus.chat import Chat
 from deepseemoe.corpus.documents import REASONS, UNLABELLED, DocumentTable, growing_table
 from deepseemoe.corpus.selection import Judged, affordable, hash_share, judge, sizes_of
 from deepseemoe.corpus.sequences import Packer
 from deepseemoe.corpus.shards import write_shard
 from deepseemoe.corpus.stream import stream_documents
-from deepseemoe.corpus.tokenizer import Encoder, tokenizer_hash
+from deepseemoe.corpus.tokenizer import Encoder, load_tokenizer, tokenizer_hash
 from deepseemoe.names import SPLITS
 from deepseemoe.runtime.progress import Progress
 
@@ -46,9 +47,11 @@ def pack_corpus(
         "seed": seed,
     }
     packing = _Packing(config, shards, manifest)
-    encoder = Encoder.load(tokenizer_folder)
+    encoder = Encoder.load(tokenizer_folder, is_chat=config.chat_key is not None)
+    chat = Chat(load_tokenizer(tokenizer_folder)) if config.chat_key else None
+    stream = stream_documents(config, seed=seed, chat=chat)
     with growing_table(documents, manifest) as table:
-        for batch in _batches(judge(stream_documents(config, seed=seed), config)):
+        for batch in _batches(judge(stream, config)):
             packing.add(batch, encoder, table)
             if packing.is_full:
                 break

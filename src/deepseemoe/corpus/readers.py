@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepseemoe.corpus.blocks import open_file, read_blocks, split_lines
+from deepseemoe.corpus.chat import Chat
 from deepseemoe.corpus.documents import Document
 from deepseemoe.corpus.listing import SourceFile
 
@@ -34,6 +35,13 @@ class Keys(NamedTuple):
     domain: str | None = None
     language: str | None = None
     """Language whose score is taken from LANGUAGE_KEY."""
+    chat: Chat | None = None
+    """Renders the messages that `text` holds then."""
+
+    @property
+    def asked(self) -> str:
+        """The key of the text, as errors name it."""
+        return f"{'chat_key' if self.chat else 'text_key'} {self.text!r}"
 
 
 class Record(NamedTuple):
@@ -68,8 +76,8 @@ def check_first_file(file: SourceFile, keys: Keys) -> None:
     if problems and file.kind != "text":
         counts = ", ".join(f"{count} {problem}" for problem, count in problems.items())
         raise ValueError(
-            f"{file.shown}: none of its first {problems.total()} documents has text at text_key "
-            f"{keys.text!r} ({counts}); keys found: {', '.join(sorted(found)) or 'none'}"
+            f"{file.shown}: none of its first {problems.total()} documents has text at "
+            f"{keys.asked} ({counts}); keys found: {', '.join(sorted(found)) or 'none'}"
         )
 
 
@@ -127,7 +135,7 @@ def _columns(present: list[str], file: SourceFile, keys: Keys) -> list[str]:
     """Return the columns that are read; raise ValueError where the text is not among them."""
     if not {keys.text, keys.text.split(".")[0]} & set(present):
         raise ValueError(
-            f"{file.shown}: no column {keys.text!r} (text_key); columns found: {', '.join(present)}"
+            f"{file.shown}: no column for {keys.asked}; columns found: {', '.join(present)}"
         )
     asked = [keys.text, keys.domain or keys.text, *_NAME_KEYS, LANGUAGE_KEY, QUALITY_KEY]
     wanted = {*asked, *(key.split(".")[0] for key in asked)}
@@ -145,9 +153,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 def _document(record: Record, file: SourceFile, keys: Keys) -> Document:
     values = record.values
-    text, problem = (
-        _text(_value_at(values, keys.text)) if not record.problem else ("", record.problem)
-    )
+    text, problem = ("", record.problem) if record.problem else _text_of(values, keys)
     names = (_label(values.get(key)) for key in _NAME_KEYS)
     return Document(
         text=text,
@@ -159,6 +165,15 @@ def _document(record: Record, file: SourceFile, keys: Keys) -> Document:
         quality_score=_score(values.get(QUALITY_KEY)),
         problem=problem,
     )
+
+
+def _text_of(values: Mapping[str, Any], keys: Keys) -> tuple[str, str | None]:
+    """Return the text of a record and its problem, the messages of a chat as one text."""
+    found = _value_at(values, keys.text)
+    if keys.chat is None:
+        return _text(found)
+    rendered, problem = keys.chat.render(found)
+    return ("", problem) if problem else _text(rendered)
 
 
 def _value_at(values: Mapping[str, Any], key: str) -> Any:

@@ -51,6 +51,17 @@ def write_shard(
 
 def read_shard(path: Path) -> TokenShard:
     """Return a token shard; raise ValueError where `path` is not one, is older, or is damaged."""
+    group = _checked(path)
+    return TokenShard(*(_read_whole(group, name, path) for name in _ARRAYS))
+
+
+def shard_shape(path: Path) -> tuple[int, int]:
+    """Return sequences and sequence length of a shard, (S, N), without its tokens."""
+    return _checked(path)["token_id"].shape
+
+
+def _checked(path: Path) -> zarr.Group:
+    """Return the group at `path`; raise ValueError where it is no token shard of this format."""
     try:
         group = zarr.open_group(path, mode="r")
     except FileNotFoundError:
@@ -61,7 +72,7 @@ def read_shard(path: Path) -> TokenShard:
             f"{path}: kind {kind!r} of format {number!r}, expected 'corpus' of format "
             f"{SHARD_FORMAT}; run pack_corpus again"
         )
-    return TokenShard(*(_read_whole(group, name, path) for name in _ARRAYS))
+    return group
 
 
 def _read_whole(group: zarr.Group, name: str, path: Path) -> np.ndarray:

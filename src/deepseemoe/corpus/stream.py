@@ -8,6 +8,7 @@ from datasets import IterableDataset
 
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.corpus import embedded, planted
+from deepseemoe.corpus.chat import Chat
 from deepseemoe.corpus.documents import Document
 from deepseemoe.corpus.listing import SourceFile, list_files
 from deepseemoe.corpus.readers import Keys, check_first_file, mean_chars, read_documents
@@ -20,14 +21,18 @@ _GENERATED_DOMAINS = {
 }
 
 
-def stream_documents(config: CorpusConfig, *, seed: int) -> Iterator[Document]:
+def stream_documents(
+    config: CorpusConfig, *, seed: int, chat: Chat | None = None
+) -> Iterator[Document]:
     """Yield the documents of the configured source, shuffled, bad ones too.
+
+    `chat` renders them where `chat_key` is set.
 
     The order depends on the seed, on the files' names and order, and on `shuffle_buffer`. Raises
     ValueError at once where the source has no files or a domain is unknown, and later where a file
     is damaged.
     """
-    generate, arguments = _generator(config, seed)
+    generate, arguments = _generator(config, seed, chat)
     dataset = IterableDataset.from_generator(generate, gen_kwargs=arguments)
     shuffled = dataset.shuffle(
         seed=seed_for(seed, "corpus", "shuffle"), buffer_size=config.shuffle_buffer
@@ -37,7 +42,7 @@ def stream_documents(config: CorpusConfig, *, seed: int) -> Iterator[Document]:
 
 
 def _generator(
-    config: CorpusConfig, seed: int
+    config: CorpusConfig, seed: int, chat: Chat | None
 ) -> tuple[Callable[..., Iterator[dict[str, Any]]], dict[str, Any]]:
     """Return what makes the documents of a source; `datasets` shuffles lists in its arguments."""
     if config.source in _GENERATED_DOMAINS:
@@ -46,7 +51,8 @@ def _generator(
             return _from_embedded, {}
         return _from_planted, {"seed": seed, "n_documents": _enough_planted(config)}
     files = list_files(config)
-    keys = Keys(config.text_key, config.domain_key, config.filters.language)
+    text_key = config.chat_key or config.text_key
+    keys = Keys(text_key, config.domain_key, config.filters.language, chat)
     check_first_file(files[0], keys)
     needs_mean = config.filters.max_chars == "mean"
     return _from_files, {"files": files, "keys": keys, "needs_mean": needs_mean}

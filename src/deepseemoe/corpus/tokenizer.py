@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.corpus import planted
+from deepseemoe.corpus.chat import Chat
+from deepseemoe.corpus.model_tokenizer import backend_of, model_tokenizer
 from deepseemoe.corpus.selection import judge
 from deepseemoe.corpus.stream import stream_documents
 from deepseemoe.runtime.files import growing
@@ -31,26 +32,32 @@ def prepare_tokenizer(
 
     It is the one of `model_name` (a Hub name or folder), else for the planted language one token a
     word, else byte-level BPE trained on documents of the train split. Raises ValueError where the
-    model's is not there or has no fast version.
+    model's is not there, cannot be its own, or has no chat template though `chat_key` is set.
     """
     if model_name:
-        tokenizer = _model_tokenizer(model_name, revision)
+        tokenizer = model_tokenizer(model_name, revision)
     elif config.source == "planted":
         tokenizer = _finished(_word_level())
     else:
         tokenizer = _finished(_trained(config, seed))
+    if config.chat_key:
+        Chat(tokenizer)
     with growing(folder) as partial:
         tokenizer.save_pretrained(partial)
     logger.info("tokenizer of %d entries", len(tokenizer))
 
 
 class Encoder:
-    """Turns texts into token ids; each text opens with the tokenizer's BOS, or else EOS, token."""
+    """Turns texts into token ids; each text opens with the tokenizer's BOS, or else EOS, token.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self._backend = _backend(tokenizer, tokenizer.name_or_path)
-        # The web writes "<|endoftext|>" too; in a document it is text and must open nothing.
-        self._backend.encode_special_tokens = True
+    The web writes "<|endoftext|>" too; in a document it is text and must open nothing. In a chat it
+    was written by the template, and is the token; one that opens the text is not added again.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, is_chat: bool = False):
+        self._is_chat = is_chat
+        self._backend = backend_of(tokenizer, tokenizer.name_or_path)
+        self._backend.encode_special_tokens = not is_chat
         self._backend.no_truncation()
         self._backend.no_padding()
         opening = tokenizer.bos_token_id
@@ -62,39 +69,28 @@ class Encoder:
             )
 
     @classmethod
-    def load(cls, folder: Path) -> "Encoder":
+    def load(cls, folder: Path, *, is_chat: bool = False) -> "Encoder":
         """Return the encoder of a tokenizer folder."""
-        return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        return cls(load_tokenizer(folder), is_chat=is_chat)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the token ids of each text, uint32 (T,), with the opening token in front."""
         found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array([self.opening_id, *one.ids], np.uint32) for one in found]
+        return [np.array(self._opened(one.ids), np.uint32) for one in found]
+
+    def _opened(self, ids: list[int]) -> list[int]:
+        is_open = self._is_chat and ids[:1] == [self.opening_id]
+        return ids if is_open else [self.opening_id, *ids]
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that `prepare_tokenizer` wrote."""
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def tokenizer_hash(folder: Path) -> str:
     """Return 16 hexadecimal digits that name a tokenizer, for manifests."""
     return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()[:16]
-
-
-def _model_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
-    name = os.path.expanduser(name)  # as load_model does
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())  # on one line
-        raise ValueError(f"model.name {name}: its tokenizer cannot be loaded ({reason})") from None
-    _backend(tokenizer, name)
-    return tokenizer
-
-
-def _backend(tokenizer: PreTrainedTokenizerBase, name: str) -> Tokenizer:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ValueError(
-            f"{name}: the tokenizer has no fast version (tokenizer.json); use one that has"
-        )
-    return backend
 
 
 def _finished(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:

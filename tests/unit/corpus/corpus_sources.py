@@ -57,7 +57,9 @@ def articles(n: int, *, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def run_stage(folder: Path, seed: int = 0, **config: Any) -> Packed:
+def run_stage(
+    folder: Path, seed: int = 0, *, model_name: str | None = None, **config: Any
+) -> Packed:
     """Prepare the tokenizer and pack the corpus in `folder`."""
     settings = CorpusConfig(**{**SMALL, **config})
     shards = {
@@ -65,7 +67,7 @@ def run_stage(folder: Path, seed: int = 0, **config: Any) -> Packed:
         for split in SPLITS
     }
     prepare_tokenizer(
-        settings, model_name=None, revision=None, folder=folder / "tokenizer", seed=seed
+        settings, model_name=model_name, revision=None, folder=folder / "tokenizer", seed=seed
     )
     documents = folder / "documents.parquet"
     pack_corpus(

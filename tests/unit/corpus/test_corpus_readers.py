@@ -187,7 +187,7 @@ def test_bad_utf8_in_parquet_is_one_bad_document(source):
 def test_parquet_that_cannot_be_read_is_an_error(source):
     whole = parquet(source("a.parquet", b""), body=pa.array(["x"]), id=pa.array(["1"]))
     with pytest.raises(
-        ValueError, match=r"a\.parquet: no column 'text' \(text_key\); .*: body, id"
+        ValueError, match=r"a\.parquet: no column for text_key 'text'; .*: body, id"
     ):
         read(whole)
     cut = source("b.parquet", whole.read_bytes()[:-20])

@@ -77,6 +77,37 @@ def test_the_tokenizer_of_a_model_is_copied(tmp_path):
     assert encoder.encode(["Hello"])[0].tolist() == [0, 2]
 
 
+def test_a_tokenizer_larger_than_the_embedding_of_its_model_is_refused(tmp_path):
+    model = save_model_tokenizer(tmp_path / "model", bos_token="<s>")
+    (model / "config.json").write_text('{"model_type": "olmoe", "vocab_size": 4}')
+    prepare(tmp_path / "fits", model_name=str(model))
+    (model / "config.json").write_text('{"model_type": "olmoe", "vocab_size": 3}')
+    told = r"its tokenizer has 4 entries, and the model embeddings for 3 \(vocab_size of config"
+    with pytest.raises(ValueError, match=told):
+        prepare(tmp_path / "copy", model_name=str(model))
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"model_type": "llama4", "text_config": {"model_type": "llama4_text", "vocab_size": 3}}',
+        '{"model_type": "olmoe", "text_config": null, "vocab_size": 3}',
+    ],
+)
+def test_the_vocabulary_is_that_of_the_text_model(written, tmp_path):
+    model = save_model_tokenizer(tmp_path / "model", bos_token="<s>")
+    (model / "config.json").write_text(written)
+    with pytest.raises(ValueError, match="embeddings for 3"):
+        prepare(tmp_path / "copy", model_name=str(model))
+
+
+def test_a_vocabulary_that_config_json_leaves_out_is_the_default(tmp_path):
+    model = save_model_tokenizer(tmp_path / "model", bos_token="<s>")
+    (model / "config.json").write_text('{"model_type": "olmoe"}')
+    prepare(tmp_path / "copy", model_name=str(model))
+
+
 def test_documents_open_with_eos_where_there_is_no_bos(tmp_path):
     folder = save_model_tokenizer(tmp_path / "model", eos_token="</s>")
     assert Encoder.load(folder).opening_id == 1
