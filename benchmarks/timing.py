@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 OURS, FLOOR = "ours", "floor"
 
@@ -75,13 +75,23 @@ def compete(
     return seconds
 
 
-def main(cases: Callable[[int], Sequence[Case]], description: str, *, rounds: int = 7) -> None:
-    """Run `cases(rounds)`, print them as a table, and write them where `--json FILE` asks."""
-    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
+def main(
+    cases: Callable[..., Sequence[Case]], description: str, *, rounds: int = 7, **options: Any
+) -> None:
+    """Run `cases(rounds)`, print them as a table, and write them where `--json FILE` asks.
+
+    `options` are further flags with their defaults, which `cases` takes by name, as only="".
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the medians as a list")
     parser.add_argument("--rounds", type=int, default=rounds, help="rounds (default: %(default)s)")
+    for name, default in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(default), default=default, help="default: %(default)r")
     given = parser.parse_args()
-    results = cases(given.rounds)
+    results = cases(given.rounds, **{name: getattr(given, name) for name in options})
     print(table(results))
     print(machine())
     if given.json:

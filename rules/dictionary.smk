@@ -1,36 +1,8 @@
-"""Activations in, one sparse dictionary for each window out, with its metrics.
+"""Dictionaries and test stores in, their metrics out; training_*.smk makes the dictionaries.
 
-In:  <results>/{run}/activations/{split}/{shard}.zarr, model
-Out: <results>/{run}/dictionary/{dictionary}/{window}
+In:  <results>/{run}/dictionary/{dictionary}/{window}, activations/test/{shard}.zarr, model
+Out: <results>/{run}/dictionary/{dictionary}/{window}/metrics.json
 """
-
-
-rule train_dictionary:
-    """Train one sparse dictionary on the layers of one window."""
-    input:
-        train=stores("train"),
-        select=stores("select"),
-    output:
-        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
-        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
-        training="<results>/{run}/dictionary/{dictionary}/{window}/training.parquet",
-    log:
-        "<logs>/{run}/train_dictionary/{dictionary}-{window}.log",
-    benchmark:
-        "<benchmarks>/{run}/train_dictionary/{dictionary}-{window}.tsv"
-    conda:
-        "../envs/deepseemoe.yaml"
-    threads: 1
-    resources:
-        **gpu("dictionary"),
-        mem_mb=8000,
-    params:
-        config=lambda wildcards: RUN.dictionary(wildcards.dictionary),
-        seed=RUN.seed,
-    message:
-        "Training {wildcards.dictionary} on {wildcards.window}"
-    script:
-        "../workflow/scripts/train_dictionary.py"
 
 
 rule evaluate_dictionary:
@@ -51,7 +23,7 @@ rule evaluate_dictionary:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        **gpu("dictionary"),
+        **gpu("evaluation"),
         mem_mb=8000,
     params:
         model=model_params(),

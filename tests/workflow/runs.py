@@ -3,19 +3,26 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def command(workdir: Path, config: Path, *arguments: str) -> list[str]:
+Config = Path | tuple[Path, ...]
+"""A configuration file, or several, the later over the earlier."""
+
+
+def command(workdir: Path, config: Config, *arguments: str) -> list[str]:
     """Return the call of Snakemake that makes the run of `config` in `workdir`."""
     # Always two cores: another number of threads sums in another order, and bytes are compared.
     here = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
     # --configfile takes every word up to the next option, so it does not stand last.
-    return [*map(str, here), "--configfile", str(config), "--directory", str(workdir), *arguments]
+    files = map(str, config if isinstance(config, tuple) else (config,))
+    return [*map(str, here), "--configfile", *files, "--directory", str(workdir), *arguments]
 
 
 def prepare(workdir: Path) -> Path:
@@ -24,7 +31,7 @@ def prepare(workdir: Path) -> Path:
     return workdir
 
 
-def snakemake(workdir: Path, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(workdir: Path, config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the workflow; its output is in `stdout`, both streams together."""
     return subprocess.run(
         command(workdir, config, *arguments),
@@ -35,7 +42,7 @@ def snakemake(workdir: Path, config: Path, *arguments: str) -> subprocess.Comple
     )
 
 
-def planned(workdir: Path, config: Path, *arguments: str) -> dict[str, int]:
+def planned(workdir: Path, config: Config, *arguments: str) -> dict[str, int]:
     """Return how often each rule would run; empty where there is nothing to do."""
     done = snakemake(workdir, config, "--dry-run", *arguments)
     assert done.returncode == 0, done.stdout
@@ -56,3 +63,30 @@ def digests(results: Path) -> dict[str, str]:
         for path in sorted(results.rglob("*"))
         if path.is_file()
     }
+
+
+def newest_log(workdir: Path, rule: str) -> float:
+    """Return when the newest log of a rule was begun; 0 where there is none."""
+    logs = [*workdir.glob(f"logs/small/{rule}.log"), *workdir.glob(f"logs/small/{rule}/*.log")]
+    return max((log.stat().st_mtime for log in logs), default=0.0)
+
+
+def kill_within(workdir: Path, config: Config, rule: str, seconds: float) -> bool:
+    """Run up to `rule`, kill -9 everything `seconds` into a job of it; return whether it worked."""
+    started = time.time()
+    process = subprocess.Popen(
+        command(workdir, config, "--until", rule),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    while process.poll() is None and newest_log(workdir, rule) < started:
+        time.sleep(0.02)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False

@@ -1,12 +1,6 @@
 """A run that is killed in the middle of every stage ends in the bytes of one that was not."""
 
-import os
-import signal
-import subprocess
-import time
-from pathlib import Path
-
-from runs import ROOT, command, digests, prepare, snakemake
+from runs import ROOT, digests, kill_within, prepare, snakemake
 
 SMALL = ROOT / "tests/config/small.yaml"
 # Every rule, in the order of the path, and how long a job of it has worked when the kill comes
@@ -32,38 +26,11 @@ KILLS = [
 ]
 
 
-def newest_log(workdir: Path, rule: str) -> float:
-    """Return when the newest log of a rule was begun; 0 where there is none."""
-    logs = [*workdir.glob(f"logs/small/{rule}.log"), *workdir.glob(f"logs/small/{rule}/*.log")]
-    return max((log.stat().st_mtime for log in logs), default=0.0)
-
-
-def kill_within(workdir: Path, rule: str, seconds: float) -> bool:
-    """Run up to `rule`, kill -9 everything `seconds` into a job of it; return whether it worked."""
-    started = time.time()
-    process = subprocess.Popen(
-        command(workdir, SMALL, "--until", rule),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
-    while process.poll() is None and newest_log(workdir, rule) < started:
-        time.sleep(0.02)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    return False
-
-
 def test_a_killed_run_ends_in_the_same_bytes(small_run, tmp_path):
     workdir = prepare(tmp_path / "killed")
     missed = []
     for (rule, seconds), (following, _) in zip(KILLS, KILLS[1:] + [("", 0)], strict=True):
-        if not kill_within(workdir, rule, seconds):
+        if not kill_within(workdir, SMALL, rule, seconds):
             missed.append(rule)
         snakemake(workdir, SMALL, "--unlock")
         if rule != following:

@@ -37,7 +37,10 @@ class Batch(NamedTuple):
 
 
 class Batches(Protocol):
-    """A source of batches: stores, or one day a running model."""
+    """A source of batches: stores (`CachedBatches`) or a running model (`LiveBatches`)."""
+
+    reads: "Sites"
+    writes: "Sites"
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0; the same for the same step."""
@@ -49,6 +52,11 @@ class Sites(NamedTuple):
 
     names: tuple[str, ...]
     normalisation: Normalisation
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        return self.normalisation.mean_LD.shape[1]
 
     @classmethod
     def of(cls, stores: Sequence[ActivationStore], hook_point: str, window: Window) -> "Sites":
@@ -113,11 +121,6 @@ class CachedBatches:
                 f"{batch_tokens}; cache more text or lower batch_tokens"
             )
         self._order = lru_cache(maxsize=2)(self._order_of)
-
-    @property
-    def d_model(self) -> int:
-        """Width of the activations."""
-        return self.reads.normalisation.mean_LD.shape[1]
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""

@@ -20,6 +20,7 @@ from deepseemoe.dictionary.codes import (
     Entries,
     by_feature,
     dot_products,
+    feature_sums,
     offsets_of,
     weighted_sums,
 )
@@ -84,5 +85,5 @@ def _part_gradients(
     tokens = piece.tokens[order]
     decoder_grad = weighted_sums(slope_TW, tokens, starts, piece.values[order])
     encoder_grad = weighted_sums(inputs_TR, tokens, starts, slope_z[order])
-    bias_grad = torch.bincount(piece.features, weights=slope_z, minlength=n_features)
-    return encoder_grad, bias_grad.to(slope_z.dtype), decoder_grad
+    bias_grad = feature_sums(slope_z, piece.features, order, starts)
+    return encoder_grad, bias_grad, decoder_grad

@@ -8,7 +8,7 @@ layers of a window, with norms many times larger, take nearly all features.
 Axes: D d_model, L layers of the window, T tokens, C = L * D columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,10 @@ from torch import Tensor
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.names import Site, Window
+
+Channels = np.ndarray | Tensor
+Moments = tuple[int, Channels, Channels]
+"""Number of valid tokens, and mean and variance of each channel over them, float64 (D,)."""
 
 
 class Normalisation(NamedTuple):
@@ -30,10 +34,18 @@ class Normalisation(NamedTuple):
         cls, stores: Sequence[ActivationStore], hook_point: str, window: Window
     ) -> "Normalisation":
         """Return the normalisation of a hook point over all valid rows of `stores`."""
-        merged = [_merged(stores, str(Site(hook_point, layer))) for layer in window.layers]
-        means, scales = zip(*merged, strict=True)
-        mean_LD = torch.from_numpy(np.stack(means)).float()
-        return cls(mean_LD, torch.tensor(scales, dtype=torch.float32))
+        sites = [str(Site(hook_point, layer)) for layer in window.layers]
+        return cls.from_moments({site: _merged(stores, site) for site in sites})
+
+    @classmethod
+    def from_moments(cls, moments: Mapping[str, Moments]) -> "Normalisation":
+        """Return the normalisation of the sites of a window, in order of layers.
+
+        Raises ValueError where a site never varies.
+        """
+        scales = [_scale(site, *parts) for site, parts in moments.items()]
+        means = [torch.as_tensor(mean_D, device="cpu") for _, mean_D, _ in moments.values()]
+        return cls(torch.stack(means).float(), torch.tensor(scales, dtype=torch.float32))
 
     def to(self, device: str | torch.device) -> "Normalisation":
         """Return the normalisation on `device`."""
@@ -52,21 +64,26 @@ class Normalisation(NamedTuple):
         return Normalisation(self.mean_LD[index : index + 1], self.scale_L[index : index + 1])
 
 
-def _merged(stores: Sequence[ActivationStore], site: str) -> tuple[np.ndarray, float]:
-    """Return mean (D,) and scale of a site over stores; raise ValueError where it never varies."""
+def _merged(stores: Sequence[ActivationStore], site: str) -> Moments:
+    """Return the moments of a site over stores."""
     parts = [store.statistics(site) for store in stores]
     n_D = np.array([part.n_valid for part in parts], dtype=np.float64)[:, None]
     mean_SD = np.stack([part.mean_D for part in parts]).astype(np.float64)
     variance_SD = np.stack([part.variance_D for part in parts]).astype(np.float64)
-    n_valid = n_D.sum()
+    n_valid = int(n_D.sum())
     if n_valid == 0:
         raise ValueError(f"{site}: no valid token in {len(parts)} stores; cache more text")
     mean_D = (n_D * mean_SD).sum(0) / n_valid
     variance_D = (n_D * (variance_SD + (mean_SD - mean_D) ** 2)).sum(0) / n_valid
+    return n_valid, mean_D, variance_D
+
+
+def _scale(site: str, n_valid: int, mean_D: Channels, variance_D: Channels) -> float:
+    """Return the scale of a site; raise ValueError where it never varies."""
     total = float(variance_D.sum())
     if not (np.isfinite(total) and total > 0):
         raise ValueError(
-            f"{site}: its variance over {int(n_valid)} valid tokens is {total}; expected a finite "
+            f"{site}: its variance over {n_valid} valid tokens is {total}; expected a finite "
             "number above 0; look at the model's activations there"
         )
-    return mean_D, (len(mean_D) / total) ** 0.5
+    return (len(mean_D) / total) ** 0.5

@@ -1,14 +1,15 @@
-"""Training of one dictionary on one window: stores in, weights, configuration and curves out.
+"""Training of one dictionary on one window: activations in; weights, configuration, curves out.
 
-Killed at any point and started again, it goes on from its last checkpoint and ends in the same
-bytes, since a batch depends on seed and step only.
+`begin` and `finish` are the same for stores and for a running model (`live.py`); only the batches
+between them differ.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,17 +17,19 @@ from torch import Tensor
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.dictionary.batches import (
+    Batches,
     CachedBatches,
     Sites,
     open_stores,
+    prefetched,
     site_names,
     valid_blocks,
 )
 from deepseemoe.dictionary.curves import mirror
 from deepseemoe.dictionary.dictionary import Dictionary
-from deepseemoe.dictionary.fit import Checkpoints, fit
 from deepseemoe.dictionary.layout import parts_of
 from deepseemoe.dictionary.recipe import Recipe
+from deepseemoe.dictionary.session import Checkpoints, Session
 from deepseemoe.dictionary.threshold import calibrate
 from deepseemoe.dictionary.trainer import Trainer
 from deepseemoe.dictionary.weights import regressed_weights, tied_weights
@@ -39,6 +42,39 @@ logger = logging.getLogger(__name__)
 
 UNSEEN = {"wandb_project", "checkpoint_steps"}
 """Keys of the configuration that change no output, so none of them names it either."""
+
+
+class Task(NamedTuple):
+    """One dictionary to train: how, on which window, and the folder that it will be."""
+
+    config: DictionaryConfig
+    window: Window
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, config: DictionaryConfig, window: Window, folder: Path, manifest: Mapping[str, Any]
+    ) -> "Task":
+        """Return the task; its manifest names the configuration too."""
+        described = config.model_dump(mode="json", exclude=UNSEEN)
+        return cls(config, window, folder, {**manifest, "config": described})
+
+    @property
+    def name(self) -> str:
+        """What logs call it."""
+        return f"{self.folder.parent.name} {self.window}"
+
+    @property
+    def hook_points(self) -> tuple[str, str]:
+        """What the dictionary reads and what it writes."""
+        return hook_points(self.config)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The arrays that it reads, then those that it writes; each once."""
+        points = self.hook_points
+        return tuple(dict.fromkeys(n for point in points for n in site_names(point, self.window)))
 
 
 def train_dictionary(
@@ -57,29 +93,19 @@ def train_dictionary(
     The folder gets `weights.safetensors`, `config.json` and `training.parquet`, and appears whole.
     Raises ValueError where a store lacks a site, tokens fill no batch, or training diverges.
     """
-    reads, writes = hook_points(config)
-    names = tuple(dict.fromkeys((*site_names(reads, window), *site_names(writes, window))))
-    train, select = open_stores(stores, names), open_stores(select_stores, names)
-    manifest = {**(manifest or {}), "config": config.model_dump(mode="json", exclude=UNSEEN)}
-
-    batches = _batches(config, train, window, seed)
-    dictionary = untrained(config, window, batches, seed=seed).to(device)
-    recipe = Recipe.of(config, d_model=dictionary.d_model)
-    trainer = Trainer(recipe, dictionary.parts, dictionary.weights, d_model=dictionary.d_model)
-    # Manifests tell neither the text nor how the model was trained; normalisations show both.
-    normalised = [*batches.reads.normalisation, *batches.writes.normalisation]
-    data = [[store.manifest for store in train], [part.tolist() for part in normalised]]
-    run = digest([str(window), seed, manifest, data])
-    checkpoints = Checkpoints(checkpoint_path(folder), run, config.checkpoint_steps)
-    with mirror(config.wandb_project, f"{folder.parent.name} {window}", manifest) as shown:
-        curves = fit(trainer, batches, checkpoints=checkpoints, mirror=shown, device=device)
-
-    trained = replace(dictionary, weights=trainer.weights)
-    trained = _with_threshold(trained, select, guess=curves.rows[-1]["threshold"]).to("cpu")
-    with growing(folder) as partial:
-        trained.save(partial, manifest=manifest)
-        curves.write(partial / "training.parquet", manifest)
-    remove(checkpoints.path)
+    task = Task.of(config, window, folder, manifest or {})
+    train, select = open_stores(stores, task.sites), open_stores(select_stores, task.sites)
+    reads, writes = (Sites.of(train, point, window) for point in task.hook_points)
+    batches = CachedBatches(
+        train, reads=reads, writes=writes, batch_tokens=config.batch_tokens, seed=seed
+    )
+    data = [store.manifest for store in train]
+    with ExitStack() as shown:
+        session, dictionary = begin(task, batches, data=data, seed=seed, device=device, shown=shown)
+        recipe = session.trainer.recipe
+        session.train(prefetched(batches, session.trainer.step, recipe.n_steps))
+    trained = finish(task, session, dictionary, select)
+    remove(session.checkpoints.path)
     return trained
 
 
@@ -90,36 +116,57 @@ def hook_points(config: DictionaryConfig) -> tuple[str, str]:
     return config.reads, "moe_out"
 
 
-def untrained(
-    config: DictionaryConfig, window: Window, batches: CachedBatches, *, seed: int
+def begin(
+    task: Task, batches: Batches, *, data: Any, seed: int, device: str, shown: ExitStack
+) -> tuple[Session, Dictionary]:
+    """Return a session at its last checkpoint, and the dictionary whose weights it trains.
+
+    `data` is plain data that names what the batches are made of, so that a checkpoint of other
+    data is not used; `shown` holds what is open until training ends.
+    """
+    dictionary = untrained(task, batches, seed=seed).to(device)
+    recipe = Recipe.of(task.config, d_model=dictionary.d_model)
+    trainer = Trainer(recipe, dictionary.parts, dictionary.weights, d_model=dictionary.d_model)
+    # Manifests tell neither the text nor how the model was trained; normalisations show both.
+    normalised = [*batches.reads.normalisation, *batches.writes.normalisation]
+    data = [data, [part.tolist() for part in normalised]]
+    run = digest([str(task.window), seed, task.manifest, data])
+    checkpoints = Checkpoints(checkpoint_path(task.folder), run, task.config.checkpoint_steps)
+    rows = shown.enter_context(mirror(task.config.wandb_project, task.name, task.manifest))
+    return Session(trainer, checkpoints, rows, name=task.name, device=device), dictionary
+
+
+def finish(
+    task: Task, session: Session, dictionary: Dictionary, select: Sequence[ActivationStore]
 ) -> Dictionary:
+    """Set the threshold of what was trained, and write its folder."""
+    curves = session.curves
+    trained = replace(dictionary, weights=session.trainer.weights)
+    trained = _with_threshold(trained, select, guess=curves.rows[-1]["threshold"]).to("cpu")
+    with growing(task.folder) as partial:
+        trained.save(partial, manifest=task.manifest)
+        curves.write(partial / "training.parquet", task.manifest)
+    return trained
+
+
+def untrained(task: Task, batches: Batches, *, seed: int) -> Dictionary:
     """Return the dictionary that training starts from."""
-    reads, writes = hook_points(config)
-    parts = parts_of(config.kind, n_layers=len(window.layers), d_dict=config.d_dict)
-    shape = {"d_model": batches.d_model, "init_norm": config.init_norm, "seed": seed}
+    config, (reads, writes) = task.config, task.hook_points
+    parts = parts_of(config.kind, n_layers=len(task.window.layers), d_dict=config.d_dict)
+    shape = {"d_model": batches.reads.d_model, "init_norm": config.init_norm, "seed": seed}
     if config.kind == "crosscoder":
         weights = tied_weights(parts[0], **shape)
     else:
         weights = regressed_weights(parts, *batches.batch(0), **shape)
     return Dictionary(
         kind=config.kind,
-        window=window,
+        window=task.window,
         k=config.k,
         reads=reads,
         writes=writes,
         weights=weights,
         reading=batches.reads.normalisation,
         writing=batches.writes.normalisation,
-    )
-
-
-def _batches(
-    config: DictionaryConfig, stores: Sequence[ActivationStore], window: Window, seed: int
-) -> CachedBatches:
-    """Return the batches of the train split, normalised by its statistics."""
-    reads, writes = (Sites.of(stores, point, window) for point in hook_points(config))
-    return CachedBatches(
-        stores, reads=reads, writes=writes, batch_tokens=config.batch_tokens, seed=seed
     )
 
 

@@ -1,0 +1,85 @@
+"""One dictionary in training: its trainer, log, checkpoints and progress, whoever brings batches.
+
+Killed at any point and started again, it goes on from its last checkpoint and ends in the same
+bytes, since a batch depends on seed and step only.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from deepseemoe.dictionary.batches import Batch
+from deepseemoe.dictionary.curves import Curves, Mirror
+from deepseemoe.dictionary.trainer import StepReport, Trainer
+from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
+from deepseemoe.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints(NamedTuple):
+    """Where checkpoints stand, the name of the run they are of, and how often they are made."""
+
+    path: Path
+    run: str
+    every_steps: int
+
+    def restore(self, trainer: Trainer) -> Curves:
+        """Bring a fresh trainer to the last checkpoint, if there is one, and return the log."""
+        found = read_checkpoint(self.path, run=self.run)
+        if found is None:
+            return Curves()
+        trainer.load_state(found.tensors, found.step)
+        logger.info("resumed from %s at step %d", self.path, found.step)
+        return Curves(found.log)
+
+    def write(self, trainer: Trainer, curves: Curves) -> None:
+        """Write a checkpoint."""
+        write_checkpoint(
+            self.path, run=self.run, step=trainer.step, tensors=trainer.state(), log=curves.state()
+        )
+
+
+class Session:
+    """A training run from its last checkpoint on."""
+
+    def __init__(
+        self, trainer: Trainer, checkpoints: Checkpoints, mirror: Mirror, *, name: str, device: str
+    ) -> None:
+        self.trainer, self.checkpoints = trainer, checkpoints
+        self.curves = checkpoints.restore(trainer)
+        self._mirror, self._device = mirror, device
+        recipe = trainer.recipe
+        n_left = (recipe.n_steps - trainer.step) * recipe.batch_tokens
+        self._progress = Progress(f"train {name}", n_left)
+
+    def train(self, batches: Iterable[Batch]) -> None:
+        """Take one step on each batch; they are those from the trainer's step on."""
+        for batch in batches:
+            rate = self.trainer.recipe.learning_rate(self.trainer.step)
+            report = self.trainer.advance(batch.to(self._device))
+            self._log(report, rate)
+            n_steps = self.trainer.recipe.n_steps
+            is_due = self.trainer.step % self.checkpoints.every_steps == 0
+            if is_due and self.trainer.step < n_steps:
+                self.keep()
+
+    def keep(self) -> None:
+        """Write a checkpoint of where training stands."""
+        self.checkpoints.write(self.trainer, self.curves)
+
+    def _log(self, report: StepReport, rate: float) -> None:
+        trainer = self.trainer
+        self.curves.add(report)
+        if trainer.recipe.is_logged(trainer.step):
+            row = self.curves.close_row(
+                step=trainer.step,
+                n_tokens=trainer.step * trainer.recipe.batch_tokens,
+                dead_fraction=float(trainer.is_dead_F.float().mean()),
+                learning_rate=rate,
+                threshold=report.threshold,
+            )
+            self._mirror(row)
+        fvu = report.squared_error / report.squared_target
+        self._progress.advance(report.n_tokens, loss=report.loss, fvu=fvu)
