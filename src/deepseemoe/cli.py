@@ -1,4 +1,4 @@
-"""The console script `deepseemoe`, for what is no stage: check, schema, look."""
+"""The console script `deepseemoe`, for what is no stage: check, plan, schema, look."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ import yaml
 
 from deepseemoe.config import ConfigError, load_run
 from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, schema_text
+from deepseemoe.plan.command import add_plan, run_plan
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--quiet", action="store_true", help="print problems only")
     check.set_defaults(run=_check)
+    add_plan(commands).set_defaults(run=_plan)
     schema = commands.add_parser(
         "schema", help="renew the JSON schema and the keys of config/README.md"
     )
@@ -83,6 +85,12 @@ def _check(options: argparse.Namespace) -> int:
     for problem in found:
         print(f"deepseemoe check: {problem}", file=sys.stderr)
     return 1 if found else 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    text, status = run_plan(load_run(merged_config(options.configfile)), options)
+    print(text)
+    return status
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -1,0 +1,141 @@
+"""What each device holds while each rule runs, from the sizes of models and dictionaries."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from deepseemoe.config import RunConfig
+from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS
+from deepseemoe.experts.contributions import CHUNK_ENTRIES
+from deepseemoe.experts.writes import BATCH_TOKENS
+from deepseemoe.features.encode import BATCH
+from deepseemoe.plan.dictionaries import FLOAT, Shape
+from deepseemoe.plan.memory import (
+    DTYPE_BYTES,
+    Share,
+    Use,
+    forward_bytes,
+    forward_shares,
+    model_bytes,
+    model_uses,
+    names_of,
+    pool_bytes,
+)
+from deepseemoe.plan.network import Network
+from deepseemoe.plan.stores import arrays_of, loaded, row_bytes
+
+N_BUFFERS = 2
+"""Windows of all arrays that a store's writer holds."""
+
+EVALUATION_SEQUENCES = 8
+"""Sequences that `evaluate_dictionary` splices at once."""
+
+N_TABLES = 8
+"""Tables of features and experts that `map_reads` adds up, float64."""
+
+EXAMPLE_BYTES = 100
+"""RAM of `collect_examples` for an activation of the test split; measured: 98 to 109."""
+
+
+def uses_of(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> list[Use]:
+    """Return what each device holds for each rule that needs much."""
+    found = [*_capture(run, network), *_training(run, network, shapes)]
+    found += [*_evaluation(run, network, shapes), *_maps(run, network, shapes)]
+    return list(_joined([*found, *_features(run, shapes)]))
+
+
+def _joined(found: Iterable[Use]) -> Iterator[Use]:
+    """Yield one use for each rule and device."""
+    shares: dict[tuple[str, str, str], tuple[Share, ...]] = {}
+    for use in found:
+        key = use.rule, use.stage, use.device
+        shares[key] = shares.get(key, ()) + use.shares
+    return (Use(*key, parts) for key, parts in shares.items())
+
+
+def _capture(run: RunConfig, network: Network) -> list[Use]:
+    """Return what capture holds: windows fill up where their layers compute."""
+    n_devices = max(run.devices.n_gpus("activations"), 1)
+    windows = N_BUFFERS * run.activations.window_tokens * row_bytes(arrays_of(run, network))
+    others = (
+        *forward_shares(run, network),
+        Share("two windows", windows / n_devices, n_devices > 1),
+    )
+    return model_uses(run, loaded(run, network), "cache_activations", "activations", others)
+
+
+def _training(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iterator[Use]:
+    """Yield what training holds: one dictionary a job from stores, all of them live."""
+    is_live = run.batches.source == "live"
+    rule = "train_live" if is_live else "train_dictionary"
+    largest = max(shapes, key=lambda shape: shape.held_bytes)
+    held = sum(s.held_bytes for s in shapes) if is_live else largest.held_bytes
+    own = (
+        Share("dictionaries" if is_live else largest.label, held),
+        Share("a step", max(shape.step_bytes for shape in shapes), True),
+    )
+    if is_live:
+        yield from _live(run, network, (*own, Share("pool", pool_bytes(run, shapes))))
+    else:
+        yield Use(rule, "dictionary", names_of(run, "dictionary")[0], own)
+    written = max(shape.checkpoint_bytes for shape in shapes)
+    yield Use(rule, "dictionary", "RAM", (Share("a checkpoint", written, True),))
+
+
+def _live(run: RunConfig, network: Network, own: tuple[Share, ...]) -> Iterator[Use]:
+    """Yield the devices of live training: the last GPU is the dictionaries'."""
+    n_gpus, on_gpu = run.devices.n_gpus("activations"), run.devices.on_gpu("dictionary")
+    sizes = model_bytes(run.model, loaded(run, network), max(n_gpus, 1))
+    forward = forward_shares(run, network)
+    if not n_gpus:  # the model goes where the dictionaries are
+        shares = (Share("model", sizes[0]), *forward, *own)
+        yield Use("train_live", "dictionary", names_of(run, "dictionary")[0], shares)
+        return
+    n_all = n_gpus + on_gpu
+    for number, size in enumerate(sizes, start=1):
+        shares = (Share("model", size), *forward)
+        yield Use("train_live", "activations", f"GPU {number} of {n_all}", shares)
+    yield Use("train_live", "dictionary", f"GPU {n_all} of {n_all}" if on_gpu else "RAM", own)
+
+
+def _evaluation(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> list[Use]:
+    width, length = DTYPE_BYTES[run.model.dtype], run.corpus.sequence_length
+    n_tokens = EVALUATION_SEQUENCES * length
+    others = (
+        Share("dictionary", max(shape.weight_bytes for shape in shapes)),
+        Share("3 sets of logits", 3 * n_tokens * network.vocab_size * width),
+        Share("softmax", 4 * FLOAT * CHUNK_TOKENS * network.vocab_size, True),
+        Share("forward pass", forward_bytes(network, n_tokens, length, width), True),
+    )
+    return model_uses(run, network, "evaluate_dictionary", "evaluation", others)
+
+
+def _features(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Use]:
+    most = max(shapes, key=lambda shape: shape.weight_bytes)
+    block = 4 * FLOAT * BATCH * most.n_layers * most.d_model
+    shares = Share(most.label, most.weight_bytes), Share("a block", block, True)
+    yield Use("encode_features", "features", names_of(run, "features")[0], shares)
+    n_active = max(shape.config.k for shape in shapes) * run.corpus.n_tokens.test
+    examples = Share("the test split's activations, sorted", EXAMPLE_BYTES * n_active, True)
+    yield Use("collect_examples", "features", "RAM", (examples,))
+
+
+def _maps(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iterator[Use]:
+    """Yield what the maps hold: tables of pairs, and of transcoders directions and outputs."""
+    part = network.first(min(run.n_layers_read(), network.n_layers))
+    pairs = max(shape.config.d_dict * shape.n_layers for shape in shapes) * network.n_experts
+    tables = Share("tables of pairs", N_TABLES * 8 * pairs, True)
+    model = Share("model", model_bytes(run.model, part)[0])
+    yield Use("map_reads", "reads", "RAM", (model, tables))
+    transcoders = [shape for shape in shapes if shape.config.kind == "transcoder"]
+    if transcoders:
+        yield from model_uses(run, part, "map_writes", "experts", _writes(run, part, transcoders))
+
+
+def _writes(run: RunConfig, part: Network, transcoders: Sequence[Shape]) -> tuple[Share, ...]:
+    width, length = DTYPE_BYTES[run.model.dtype], run.corpus.sequence_length
+    directions = max(s.config.d_dict * s.n_layers * s.d_model for s in transcoders)
+    n_outputs = (BATCH_TOKENS + CHUNK_ENTRIES) * part.top_k + CHUNK_ENTRIES
+    return (
+        Share("directions", FLOAT * directions),
+        Share("outputs of experts", 2 * FLOAT * n_outputs * part.d_model, True),
+        Share("forward pass", forward_bytes(part, BATCH_TOKENS, length, width), True),
+    )
