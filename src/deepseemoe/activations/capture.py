@@ -1,21 +1,21 @@
 """Running the model over a shard of the corpus and storing what its sites and routers computed.
 
-On a GPU the activations are copied to pinned memory while the model already computes the next
-batch, and the host scatters the one before; so disk, host and GPU work at the same time.
+Activations stay where the model computes them until a window is full (`writer.py`), and nothing
+here waits for a GPU; so disk, host and GPU work at the same time.
 
 Axis suffixes: S sequences, N sequence length.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from deepseemoe.activations.host import HostCopies, Rows
 from deepseemoe.activations.layout import BFLOAT16, ArraySpec
 from deepseemoe.activations.writer import open_writer
 from deepseemoe.config.activations import ActivationsConfig
@@ -47,7 +47,7 @@ def cache_activations(
     of the model's, or an activation is not finite; OSError where the disk is full.
     """
     text = read_shard(tokens)
-    _check_length(model, text, tokens)
+    _check_text(model, text, tokens)
     arrays = stored_arrays(model, sites, router_logits=config.router_logits)
     with open_writer(
         store,
@@ -60,20 +60,30 @@ def cache_activations(
         manifest=manifest,
     ) as writer:
         progress = Progress(f"activations of {split}/{tokens.stem}", text.token_ids_SN.size)
-        for rows in _batches(model, text, arrays, config.batch_sequences):
-            writer.append(rows)
-            progress.advance(len(rows["token_id"]))
+        with model.record([spec.name for spec in arrays], stop=True) as recorded:
+            for part in _forward(model, text, config.batch_sequences):
+                n_tokens = text.token_ids_SN[part].size
+                if not part.start:
+                    _check_first(recorded, arrays, n_tokens)
+                writer.append({**recorded, **_token_rows(text, part)})
+                progress.advance(n_tokens)
     gib = text.token_ids_SN.size * sum(spec.row_bytes for spec in arrays) / 2**30
     logger.info("cached %d arrays of %s, %.2f GiB", len(arrays), tokens, gib)
 
 
-def _check_length(model: MoeModel, text: TokenShard, tokens: Path) -> None:
-    """Raise ValueError where sequences are longer than the model was made for."""
-    length, limit = text.token_ids_SN.shape[1], getattr(model, "max_positions", None)
+def _check_text(model: MoeModel, text: TokenShard, tokens: Path) -> None:
+    """Raise ValueError where sequences are too long for the model, or tokens none of its own."""
+    length, limit = text.token_ids_SN.shape[1], model.max_positions
     if limit and length > limit:
         raise ValueError(
             f"{tokens}: sequences of {length} tokens, but the model was made for {limit}; lower "
             "corpus.sequence_length"
+        )
+    largest = int(text.token_ids_SN.max(initial=0))
+    if largest >= model.vocab_size:
+        raise ValueError(
+            f"{tokens}: holds token {largest}, and the model knows 0 to {model.vocab_size - 1}; "
+            "delete the tokenizer and the corpus of this run, which are of another model"
         )
 
 
@@ -100,37 +110,21 @@ def stored_arrays(
     return tuple(arrays)
 
 
-def _batches(
-    model: MoeModel, text: TokenShard, arrays: Sequence[ArraySpec], n_sequences: int
-) -> Iterator[Rows]:
-    """Yield the rows of each batch in text order, one batch behind the model."""
-    host = HostCopies(arrays)
-    ready: Callable[[], Rows] | None = None
+def _forward(model: MoeModel, text: TokenShard, n_sequences: int) -> Iterator[slice]:
+    """Run the model over the text; yield the sequences of each batch once it is asked to compute.
+
+    A GPU may still be at it: what follows is done in the model's stream.
+    """
     for start in range(0, len(text.token_ids_SN), n_sequences):
         part = slice(start, start + n_sequences)
-        recorded = _run(model, text, part, [spec.name for spec in arrays])
-        if not start:
-            _check_first(recorded, arrays, text.token_ids_SN[part].size)
-        following = host.start(recorded, _token_rows(text, part))
-        if ready:
-            yield ready()
-        ready = following
-    if ready:
-        yield ready()
+        with torch.inference_mode():
+            model.hidden_states(
+                TokenBatch.from_arrays(text.token_ids_SN[part], text.positions_SN[part])
+            )
+        yield part
 
 
-@torch.inference_mode()
-def _run(
-    model: MoeModel, text: TokenShard, part: slice, names: Sequence[str]
-) -> Mapping[str, Tensor]:
-    """Return what the model records for some sequences."""
-    batch = TokenBatch.from_arrays(text.token_ids_SN[part], text.positions_SN[part])
-    with model.record(names) as recorded:
-        model.hidden_states(batch)
-    return recorded
-
-
-def _token_rows(text: TokenShard, part: slice) -> Rows:
+def _token_rows(text: TokenShard, part: slice) -> dict[str, NDArray[np.uint32]]:
     return {
         "token_id": text.token_ids_SN[part].reshape(-1),
         "doc_id": text.doc_ids_SN[part].reshape(-1),

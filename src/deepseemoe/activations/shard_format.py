@@ -5,14 +5,16 @@ length of every chunk, and the index's own crc32c (zarr v3 `sharding_indexed`). 
 left out, as zarr does.
 """
 
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-CRC_BYTES = 4
+from deepseemoe.activations.crc32c import CRC_BYTES, checksum, checksums
+
 ABSENT = 2**64 - 1
 """Offset and length, in a shard's index, of a chunk that holds only the fill value."""
 
@@ -30,28 +32,33 @@ def write_shard(
     Returns whether there is a file: a shard of nothing but zeros has none, as with zarr.
     """
     path = shard_path(array, shard, rows.ndim)
+    pieces = [rows.reshape(len(rows), -1).view(np.uint8)]
+    return write_pieces(path, pieces, shard_rows=shard_rows, chunk_rows=chunk_rows)
+
+
+def write_pieces(
+    path: Path, pieces: Iterable[NDArray[np.uint8]], *, shard_rows: int, chunk_rows: int
+) -> bool:
+    """Write a shard from the bytes of its rows, (n, bytes), that come in pieces of whole chunks.
+
+    A piece is done with when the next is asked for. Returns whether there is a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     extents = np.full((shard_rows // chunk_rows, 2), ABSENT, "<u8")
-    place = 0
-    with open(path, "wb") as file:
-        for slot, start in enumerate(range(0, len(rows), chunk_rows)):
-            chunk = _whole_chunk(rows[start : start + chunk_rows], chunk_rows)
-            if _is_zero(chunk):
-                continue
-            file.write(chunk.data)
-            file.write(checksum(chunk))
-            extents[slot] = place, chunk.nbytes + CRC_BYTES
-            place += chunk.nbytes + CRC_BYTES
+    slot = place = 0
+    with open(path, "wb", buffering=0) as file:
+        for piece in pieces:
+            chunks = _whole_chunks(piece, chunk_rows)
+            held = _held(chunks)
+            lengths = np.full(len(held), chunks.shape[1] + CRC_BYTES)
+            extents[slot + held] = np.stack([place + np.cumsum(lengths) - lengths, lengths], 1)
+            _write_all(file.fileno(), _with_checksums(chunks, held))
+            slot, place = slot + len(chunks), place + int(lengths.sum())
         if place:
-            file.write(encode_index(extents))
+            _write_all(file.fileno(), [encode_index(extents)])
     if not place:
         path.unlink()
     return place > 0
-
-
-def checksum(data: Any) -> bytes:
-    """Return the crc32c of bytes or of a contiguous array, as zarr stores it."""
-    return google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
 
 
 def encode_index(extents: NDArray[np.uint64]) -> bytes:
@@ -67,16 +74,36 @@ def decode_index(index: bytes) -> NDArray[np.uint64] | None:
     return np.frombuffer(index, "<u8", (len(index) - CRC_BYTES) // 8).reshape(-1, 2)
 
 
-def _whole_chunk(rows: NDArray[Any], chunk_rows: int) -> NDArray[Any]:
-    """Return the rows, the last chunk of an array filled up with zeros."""
-    if len(rows) == chunk_rows:
-        return rows
-    chunk = np.zeros((chunk_rows, *rows.shape[1:]), rows.dtype)
-    chunk[: len(rows)] = rows
-    return chunk
+def _whole_chunks(rows: NDArray[np.uint8], chunk_rows: int) -> NDArray[np.uint8]:
+    """Return the rows by chunk (n, bytes), the last chunk of an array filled up with zeros."""
+    n_lacking = -len(rows) % chunk_rows
+    if n_lacking:
+        rows = np.concatenate([rows, np.zeros((n_lacking, rows.shape[1]), np.uint8)])
+    return rows.reshape(len(rows) // chunk_rows, -1)
 
 
-def _is_zero(chunk: NDArray[Any]) -> bool:
-    """Return whether all bits are zero; -0.0 is not."""
-    flat = chunk.reshape(-1)
-    return not flat[:1].view(np.uint8).any() and not flat.view(np.uint8).any()
+def _held(chunks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return which chunks have a bit that is not zero; that of -0.0 is one."""
+    is_held = chunks[:, :8].any(axis=1)  # settles nearly all of them
+    for chunk in np.flatnonzero(~is_held):
+        is_held[chunk] = chunks[chunk].any()
+    return np.flatnonzero(is_held)
+
+
+def _with_checksums(chunks: NDArray[np.uint8], held: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    """Return the held chunks, each followed by its checksum."""
+    if len(held) < len(chunks):
+        chunks = chunks[held]
+    return [part for pair in zip(chunks, checksums(chunks), strict=True) for part in pair]
+
+
+def _write_all(file: int, parts: Sequence[Any]) -> None:
+    """Write buffers one after the other, in as few calls as the system allows."""
+    n_most = os.sysconf("SC_IOV_MAX")
+    for start in range(0, len(parts), n_most):
+        group = parts[start : start + n_most]
+        n_written = os.writev(file, group)
+        if n_written < sum(map(len, group)):  # a nearly full disk, or more than 2 GiB at once
+            rest = memoryview(b"".join(group))[n_written:]
+            while rest:
+                rest = rest[os.write(file, rest) :]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepseemoe.activations.crc32c import CRC_BYTES, checksum
 from deepseemoe.activations.layout import Layout
-from deepseemoe.activations.shard_format import ABSENT, CRC_BYTES, checksum, decode_index
+from deepseemoe.activations.shard_format import ABSENT, decode_index
 
 
 class ShardFile:

@@ -1,30 +1,20 @@
-"""What the writer's second thread does with a full window: check it, measure it, write it."""
+"""What the writer's threads do with a full window: measure it, write its arrays."""
 
 import errno
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from deepseemoe.activations.layout import (
-    BFLOAT16,
-    ArraySpec,
-    create_array,
-    create_group,
-    set_attributes,
-)
-from deepseemoe.activations.shard_format import write_shard
-from deepseemoe.activations.statistics import (
-    Moments,
-    add_rows,
-    norm_quantiles,
-    row_norms,
-    valid_rows,
-)
+from deepseemoe.activations.drain import Drain
+from deepseemoe.activations.layout import ArraySpec, create_array, create_group
+from deepseemoe.activations.measuring import Measurements
+from deepseemoe.activations.shard_format import shard_path, write_pieces, write_shard
 from deepseemoe.activations.window import WindowBuffer
 
 
@@ -43,78 +33,64 @@ class WindowSink:
         norm_outlier: float,
         manifest: Mapping[str, Any],
     ):
-        """Write the metadata of the group and of all arrays."""
+        """Write the metadata of the group."""
         self.store = store
-        self._folder, self._arrays = folder, arrays
-        self._window_tokens, self._chunk_tokens = window_tokens, chunk_tokens
-        self._norm_outlier = norm_outlier
-        sites = [spec for spec in arrays if spec.view_dtype == BFLOAT16]
-        self._moments = {spec.name: Moments(spec.width or 1) for spec in sites}
-        self._norms: dict[str, list[NDArray[np.float64]]] = {spec.name: [] for spec in sites}
+        self._folder, self._arrays = folder, {spec.name: spec for spec in arrays}
+        self._sizes = {"shard_rows": window_tokens, "chunk_rows": chunk_tokens}
+        self._n_tokens = n_tokens
+        self._drain = Drain()
+        self._measurements = Measurements(
+            arrays, self._drain, store=store, norm_outlier=norm_outlier
+        )
         self._empty_shards: dict[str, list[int]] = {spec.name: [] for spec in arrays}
         create_group(folder, manifest)
-        for spec in arrays:
-            create_array(
-                folder, spec, n_rows=n_tokens, shard_rows=window_tokens, chunk_rows=chunk_tokens
-            )
 
-    def write(self, window: WindowBuffer) -> None:
-        """Check, measure and write a full window.
+    def tasks(self, window: WindowBuffer) -> list[Callable[[], None]]:
+        """Return what is to be done with a full window, in any order or all at once.
 
-        Raises ValueError where a value is not finite, and OSError where the disk is full.
+        Tasks raise ValueError where a value is not finite, and OSError where the disk is full.
         """
-        norms = {site: row_norms(window[site]) for site in self._moments}
-        self._check_finite(window, norms)
-        residuals = {site: norms[site] for site in norms if site.startswith("resid_")}
-        is_valid_T = valid_rows(window["position"], residuals, self._norm_outlier)
-        window["is_valid"][:] = is_valid_T
-        for site, moments in self._moments.items():
-            add_rows(moments, window[site], is_valid_T)
-            self._norms[site].append(norms[site][is_valid_T])
-        self._write_shards(window)
+        others = [name for name in self._arrays if name != "is_valid"]
+        writes = [partial(self._write, window, name) for name in others]
+        return [partial(self._measure, window), *writes]
 
     def finish(self) -> None:
-        """Write what was measured over all windows."""
-        for site, moments in self._moments.items():
-            norms = np.concatenate(self._norms[site]) if self._norms[site] else np.empty(0)
-            attributes = {"n_valid": moments.n_rows, "norm_quantiles": norm_quantiles(norms)}
-            set_attributes(self._folder, site, attributes)
-            spec = ArraySpec(f"statistics/{site}", "float32", len(moments.mean_D))
-            create_array(self._folder, spec, n_rows=2, shard_rows=2, chunk_rows=2)
-            rows = np.stack([moments.mean_D, moments.variance_D]).astype(np.float32)
-            is_there = write_shard(self._folder / spec.name, 0, rows, shard_rows=2, chunk_rows=2)
-            self._empty_shards[spec.name] = [] if is_there else [0]
-        for name, shards in self._empty_shards.items():
-            set_attributes(self._folder, name, {"empty_shards": shards})
+        """Write the statistics, and the metadata of all arrays with what was found of them."""
+        for name, spec in self._arrays.items():
+            attributes: dict[str, Any] = {}
+            if name in self._measurements.widths:
+                attributes = self._measurements.attributes(name)
+                self._write_moments(name)
+            attributes["empty_shards"] = sorted(self._empty_shards[name])
+            create_array(
+                self._folder, spec, n_rows=self._n_tokens, attributes=attributes, **self._sizes
+            )
 
-    def _write_shards(self, window: WindowBuffer) -> None:
-        sizes = {"shard_rows": self._window_tokens, "chunk_rows": self._chunk_tokens}
-        with full_disk_explained(
-            self.store, window.n_rows * sum(s.row_bytes for s in self._arrays)
-        ):
-            for spec in self._arrays:
-                rows = window[spec.name]
-                if not write_shard(self._folder / spec.name, window.index, rows, **sizes):
-                    self._empty_shards[spec.name].append(window.index)
+    def _measure(self, window: WindowBuffer) -> None:
+        """Check and measure a window, and write `is_valid`."""
+        is_valid_T = self._measurements.measure(window)
+        window.fill("is_valid", torch.from_numpy(is_valid_T))
+        self._write(window, "is_valid")
 
-    def _check_finite(self, window: WindowBuffer, norms: Mapping[str, NDArray[np.float64]]) -> None:
-        """Raise ValueError at the first token, in text order, with a value that is not finite."""
-        for spec in self._arrays:
-            if spec.name in norms:
-                is_bad_T = ~np.isfinite(norms[spec.name])
-            elif np.issubdtype(spec.dtype, np.floating):
-                is_bad_T = ~np.isfinite(window[spec.name]).all(axis=-1)
-            else:
-                continue
-            if is_bad_T.any():
-                bad = np.flatnonzero(is_bad_T)
-                row = bad[window["order"][bad].argmin()]
-                raise ValueError(
-                    f"{self.store}: {spec.name} is infinite or NaN at {len(bad)} of "
-                    f"{window.n_rows} tokens, first at place {window['order'][row]} of the text "
-                    f"(token id {window['token_id'][row]}); the model overflows its dtype or its "
-                    f"weights are damaged: load it as bfloat16 or float32, or look at its weights"
-                )
+    def _write(self, window: WindowBuffer, name: str) -> None:
+        """Write one array of a window."""
+        n_dims = 1 + len(self._arrays[name].row_shape)
+        path = shard_path(self._folder / name, window.index, n_dims)
+        pieces = self._drain.pieces(window, name, chunk_rows=self._sizes["chunk_rows"])
+        n_bytes = window.n_rows * sum(spec.row_bytes for spec in self._arrays.values())
+        with full_disk_explained(self.store, n_bytes):
+            if not write_pieces(path, pieces, **self._sizes):
+                self._empty_shards[name].append(window.index)
+
+    def _write_moments(self, site: str) -> None:
+        """Write mean and variance of a site."""
+        moments = self._measurements.moments(site)
+        rows = np.stack([moments.mean_D, moments.variance_D]).astype(np.float32)
+        spec = ArraySpec(f"statistics/{site}", "float32", rows.shape[1])
+        sizes = {"shard_rows": 2, "chunk_rows": 2}
+        is_there = write_shard(self._folder / spec.name, 0, rows, **sizes)
+        empty = {"empty_shards": [] if is_there else [0]}
+        create_array(self._folder, spec, n_rows=2, attributes=empty, **sizes)
 
 
 def check_space(store: Path, n_bytes: int) -> None:

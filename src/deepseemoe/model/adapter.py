@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from deepseemoe.model.beside import beside
 from deepseemoe.model.expert_kernels import fit_expert_kernel
 from deepseemoe.model.hook_points import Decoder
 from deepseemoe.model.masks import segment_masks
@@ -207,6 +208,12 @@ class MoeModel:
 
     def _inputs(self, tokens: TokenBatch) -> dict:
         """Return the keyword arguments of a forward pass, with masks that keep segments apart."""
+        with beside(self.device) as handed_over:
+            inputs = self._arguments(tokens)
+            handed_over(inputs)
+        return inputs
+
+    def _arguments(self, tokens: TokenBatch) -> dict:
         ids_SN, positions_SN = tokens.to(self.device)
         like = self.network.get_input_embeddings().weight
         mask = segment_masks(self.network.config, self.spec, like, positions_SN)

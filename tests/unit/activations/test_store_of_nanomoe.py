@@ -92,10 +92,9 @@ def test_weights_fall_and_position_0_is_left_out(store, text):
     assert not store.valid_rows()[store["position"].whole() == 0].any()
 
 
-def test_sequences_beyond_the_model_are_refused(tmp_path, model, text, monkeypatch):
+def check_refused(tmp_path, model, text, told):
     write_shard(tmp_path / "00000.zarr", text, split="train", shard=0, manifest={})
-    monkeypatch.setattr(model.network.config, "max_position_embeddings", 8)
-    with pytest.raises(ValueError, match="sequences of 16 tokens, but the model was made for 8"):
+    with pytest.raises(ValueError, match=told):
         cache_activations(
             CONFIG,
             model=model,
@@ -108,3 +107,16 @@ def test_sequences_beyond_the_model_are_refused(tmp_path, model, text, monkeypat
             manifest={},
         )
     assert not (tmp_path / "store.zarr").exists()
+
+
+def test_sequences_beyond_the_model_are_refused(tmp_path, model, text, monkeypatch):
+    monkeypatch.setattr(model.network.config, "max_position_embeddings", 8)
+    told = "sequences of 16 tokens, but the model was made for 8"
+    check_refused(tmp_path, model, text, told)
+
+
+def test_tokens_without_an_embedding_are_refused(tmp_path, model, text):
+    ids_SN = text.token_ids_SN.copy()
+    ids_SN[-1, -1] = 50
+    told = r"00000.zarr: holds token 50, and the model knows 0 to 49; delete the tokenizer"
+    check_refused(tmp_path, model, text._replace(token_ids_SN=ids_SN), told)

@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from deepseemoe.activations.bfloat16 import narrow, widen
-from deepseemoe.activations.layout import (
-    ArraySpec,
-    create_array,
-    create_group,
-    set_attributes,
-)
+from deepseemoe.activations.layout import ArraySpec, create_array, create_group
 from deepseemoe.activations.reader import MappedArray
 from deepseemoe.activations.shard_format import encode_index, shard_path, write_shard
 
@@ -28,13 +23,12 @@ def write(folder, rows, *, shard_rows=SHARD, chunk_rows=CHUNK, view_dtype=None):
     width = rows.shape[1] if rows.ndim == 2 else None
     spec = ArraySpec("x", rows.dtype.name, width, view_dtype)
     sizes = {"shard_rows": shard_rows, "chunk_rows": chunk_rows}
-    create_array(folder, spec, n_rows=len(rows), **sizes)
     left_out = [
         shard
         for shard, start in enumerate(range(0, len(rows), shard_rows))
         if not write_shard(folder / "x", shard, rows[start : start + shard_rows], **sizes)
     ]
-    set_attributes(folder, "x", {"empty_shards": left_out})
+    create_array(folder, spec, n_rows=len(rows), attributes={"empty_shards": left_out}, **sizes)
     return folder / "x"
 
 

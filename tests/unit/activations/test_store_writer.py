@@ -3,11 +3,14 @@
 import errno
 import json
 import shutil
+import threading
 from collections import namedtuple
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from store_bytes import files
 
@@ -48,6 +51,14 @@ def writing(path, **changes):
     """Open a writer of the test's store."""
     plan = {"n_tokens": N_TOKENS, "config": CONFIG, "seed": 0, "split": "train", "shard": 3}
     return open_writer(path, ARRAYS, manifest={"model": "planted"}, **{**plan, **changes})
+
+
+def as_tensors(text):
+    """Return the rows as a model gives them: tensors of wider types, token arrays as they are."""
+    sites = {name: torch.from_numpy(widen(text[name])) for name in SITES}
+    ids = torch.from_numpy(text["expert_ids/L00"]).long()
+    weights = torch.from_numpy(text["expert_weights/L00"]).float()
+    return {**text, **sites, "expert_ids/L00": ids, "expert_weights/L00": weights}
 
 
 def part(text, start, stop):
@@ -117,6 +128,21 @@ def test_same_seed_same_bytes_however_rows_are_batched(tmp_path, text):
     assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
 
 
+def test_tensors_of_wider_types_give_the_same_bytes(tmp_path, text):
+    write(tmp_path / "arrays", text, steps=(40,))
+    write(tmp_path / "tensors", as_tensors(text), steps=(7,))
+    assert files(tmp_path / "arrays") == files(tmp_path / "tensors")
+
+
+def test_tensors_of_another_kind_are_refused(tmp_path, text):
+    text = as_tensors(text)
+    text["moe_in/L01"] = text["moe_in/L01"].int()
+    text["expert_ids/L00"] = text["expert_weights/L00"]
+    expected = r"moe_in/L01 is torch.int32 .*expert_ids/L00 is torch.float32 .*expected uint8"
+    with pytest.raises(ValueError, match=expected):
+        write(tmp_path / "s", text)
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"shard": 4}])
 def test_another_seed_or_shard_is_permuted_differently(tmp_path, text, change):
     first, other = write(tmp_path / "a", text), write(tmp_path / "b", text, **change)
@@ -152,8 +178,8 @@ def test_statistics_are_those_of_numpy_on_valid_rows(tmp_path, text):
         np.testing.assert_allclose(found.variance_D, values.var(0), rtol=1e-6)
         quantiles = store[site].attributes["norm_quantiles"]
         norms = np.linalg.norm(values, axis=1)
-        np.testing.assert_allclose(quantiles["0.5"], np.median(norms))
-        np.testing.assert_allclose(quantiles["1.0"], norms.max())
+        np.testing.assert_allclose(quantiles["0.5"], np.median(norms), rtol=1e-6)
+        np.testing.assert_allclose(quantiles["1.0"], norms.max(), rtol=1e-6)
 
 
 def test_position_0_and_outlying_residuals_are_not_valid(tmp_path, text):
@@ -163,6 +189,25 @@ def test_position_0_and_outlying_residuals_are_not_valid(tmp_path, text):
     expected[[33, 149]] = False
     assert np.array_equal(store.valid_rows(), expected[store["order"].whole()])
     assert store.statistics("moe_in/L01").n_valid == expected.sum()
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_norms_are_right_where_float32_cannot_hold_their_squares(tmp_path, text, size):
+    for site in SITES:
+        text[site] = narrow(widen(text[site]).astype(np.float64) * size)
+    store = write(tmp_path / "s", text)
+    assert np.array_equal(store.valid_rows(), (text["position"] > 0)[store["order"].whole()])
+    for site in SITES:
+        norms = np.linalg.norm(widen(text[site]).astype(np.float64), axis=1)[text["position"] > 0]
+        found = store[site].attributes["norm_quantiles"]
+        np.testing.assert_allclose(found["0.5"], np.median(norms), rtol=1e-6)
+
+
+def test_a_channel_far_from_zero_keeps_its_variance(tmp_path, text):
+    text["moe_in/L01"][:, 3] = narrow(1000 + 4 * (np.arange(N_TOKENS) % 5))
+    values = widen(text["moe_in/L01"][text["position"] > 0, 3]).astype(np.float64)
+    found = write(tmp_path / "s", text).statistics("moe_in/L01")
+    np.testing.assert_allclose(found.variance_D[3], values.var(), rtol=1e-6)
 
 
 def test_outliers_of_other_sites_are_no_reason(tmp_path, text):
@@ -217,31 +262,82 @@ def test_router_weights_that_are_not_finite_are_refused(tmp_path, text):
 
 
 class InlinePool:
-    """Does the second thread's work at once, so that a failure is there before the next append."""
+    """Does the work of the threads at once, so a failure is there before the next append."""
 
-    def submit(self, work, *args):
+    def submit(self, work):
         future = Future()
         try:
-            future.set_result(work(*args))
+            future.set_result(work())
         except OSError as error:
             future.set_exception(error)
         return future
 
 
-class FullSink:
+class LazyPool:
+    """Does nothing until somebody waits for it, as threads that are slower than the model."""
+
+    def submit(self, work):
+        future = Future()
+        future.done = lambda: False
+        future.result = work
+        return future
+
+
+class ListingSink:
+    """Notes which buffer a window came in, and when it was written."""
+
     store = "s"
 
-    def write(self, window):
-        raise OSError(f"window {window.index} does not fit")
+    def __init__(self):
+        self.given, self.written = [], []
+
+    def tasks(self, window):
+        self.given.append(window)
+        return [partial(self.written.append, window.index), lambda: None]
+
+    def finish(self):
+        pass
 
 
-def test_a_failure_of_the_writing_thread_ends_the_next_append(text):
-    arrays = (*ARRAYS, *TOKEN_ARRAYS)
-    plan = {"n_tokens": N_TOKENS, "window_tokens": 64, "purpose": (0,)}
-    writer = StoreWriter(FullSink(), arrays, InlinePool(), **plan)
-    writer.append(part(text, 0, 64))
+class FullSink(ListingSink):
+    def tasks(self, window):
+        return [lambda: None, partial(self.fail, window.index)]
+
+    def fail(self, index):
+        raise OSError(f"window {index} does not fit")
+
+
+def writer_of(sink, pool):
+    plan = {"n_tokens": N_TOKENS, "window_tokens": 16, "purpose": (0,)}
+    return StoreWriter(sink, (*ARRAYS, *TOKEN_ARRAYS), pool, **plan)
+
+
+def test_a_failure_of_a_writing_thread_ends_the_next_append(text):
+    writer = writer_of(FullSink(), InlinePool())
+    writer.append(part(text, 0, 16))
     with pytest.raises(OSError, match="window 0 does not fit"):
-        writer.append(part(text, 64, 65))
+        writer.append(part(text, 16, 17))
+
+
+def test_a_slow_disk_holds_the_model_up_and_memory_at_two_windows(text):
+    sink = ListingSink()
+    writer = writer_of(sink, LazyPool())
+    for window in range(5):
+        writer.append(part(text, 16 * window, 16 * window + 16))
+        assert sink.written == list(range(window - 1))  # the last two are still under way
+    assert len({id(window) for window in sink.given}) == 2
+    writer.append(part(text, 80, N_TOKENS))
+    writer.finish()
+    assert sink.written == list(range(10))
+
+
+def test_threads_that_are_not_needed_any_more_end_with_the_writer(tmp_path, text):
+    n_threads = torch.get_num_threads()
+    write(tmp_path / "s", text)
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("store-writer")]
+    assert torch.get_num_threads() == n_threads
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == n_threads
 
 
 def test_a_failure_in_the_last_window_is_not_lost(tmp_path, text):
@@ -255,7 +351,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path, text, monkeypatch):
     def fill(folder, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("deepseemoe.activations.sink.write_shard", fill)
+    monkeypatch.setattr("deepseemoe.activations.sink.write_pieces", fill)
     expected = r"/s: disk full, [\d,]+ more bytes are needed and [\d,]+ are free; free some"
     with pytest.raises(OSError, match=expected) as caught:
         write(tmp_path / "s", text)
