@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _CPU_BLOCK = 2**18
-"""Values: 1 MiB of float32, which stays in the processor's cache."""
+"""Values: 1 MiB of float32, which stay in the processor's cache."""
 
 _GPU_BLOCK = 2**23
-"""Values: 32 MiB of float32, which stays in the cache of an H100, in few kernels."""
+"""Values: 32 MiB of float32, which stay in the cache of an H100, in few kernels."""
 
 _SAFE_NORMS = 1e-15, 1e18
 """Norms whose squares float32 holds, with room for sums."""
