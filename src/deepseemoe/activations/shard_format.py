@@ -18,6 +18,9 @@ from deepseemoe.activations.crc32c import CRC_BYTES, checksum, checksums
 ABSENT = 2**64 - 1
 """Offset and length, in a shard's index, of a chunk that holds only the fill value."""
 
+_WORTH_A_BUFFER = 16_384
+"""Bytes of a chunk below which a copy costs less than to write it from where it is."""
+
 
 def shard_path(array: Path, shard: int, n_dims: int) -> Path:
     """Return the file of one shard of the array in folder `array`."""
@@ -91,10 +94,13 @@ def _held(chunks: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _with_checksums(chunks: NDArray[np.uint8], held: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    """Return the held chunks, each followed by its checksum."""
+    """Return the held chunks, each followed by its checksum, as buffers to write."""
     if len(held) < len(chunks):
         chunks = chunks[held]
-    return [part for pair in zip(chunks, checksums(chunks), strict=True) for part in pair]
+    pair = chunks, checksums(chunks)
+    if chunks.shape[1] < _WORTH_A_BUFFER:
+        return [np.concatenate(pair, axis=1).reshape(-1)]
+    return [part for parts in zip(*pair, strict=True) for part in parts]
 
 
 def _write_all(file: int, parts: Sequence[Any]) -> None:

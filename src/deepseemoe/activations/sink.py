@@ -48,11 +48,14 @@ class WindowSink:
     def tasks(self, window: WindowBuffer) -> list[Callable[[], None]]:
         """Return what is to be done with a full window, in any order or all at once.
 
-        Tasks raise ValueError where a value is not finite, and OSError where the disk is full.
+        Small arrays are one task: they cost little but the interpreter, and several threads that
+        ask for it at once keep it from the model (6 ms at a time). Tasks raise ValueError where a
+        value is not finite, and OSError where the disk is full.
         """
-        others = [name for name in self._arrays if name != "is_valid"]
-        writes = [partial(self._write, window, name) for name in others]
-        return [partial(self._measure, window), *writes]
+        sites = self._measurements.widths
+        small = [name for name in self._arrays if name not in sites and name != "is_valid"]
+        writes = [partial(self._write, window, [name]) for name in sites]
+        return [partial(self._measure, window), partial(self._write, window, small), *writes]
 
     def finish(self) -> None:
         """Write the statistics, and the metadata of all arrays with what was found of them."""
@@ -70,17 +73,18 @@ class WindowSink:
         """Check and measure a window, and write `is_valid`."""
         is_valid_T = self._measurements.measure(window)
         window.fill("is_valid", torch.from_numpy(is_valid_T))
-        self._write(window, "is_valid")
+        self._write(window, ["is_valid"])
 
-    def _write(self, window: WindowBuffer, name: str) -> None:
-        """Write one array of a window."""
-        n_dims = 1 + len(self._arrays[name].row_shape)
-        path = shard_path(self._folder / name, window.index, n_dims)
-        pieces = self._drain.pieces(window, name, chunk_rows=self._sizes["chunk_rows"])
+    def _write(self, window: WindowBuffer, names: Sequence[str]) -> None:
+        """Write some arrays of a window."""
         n_bytes = window.n_rows * sum(spec.row_bytes for spec in self._arrays.values())
         with full_disk_explained(self.store, n_bytes):
-            if not write_pieces(path, pieces, **self._sizes):
-                self._empty_shards[name].append(window.index)
+            for name in names:
+                n_dims = 1 + len(self._arrays[name].row_shape)
+                path = shard_path(self._folder / name, window.index, n_dims)
+                pieces = self._drain.pieces(window, name, chunk_rows=self._sizes["chunk_rows"])
+                if not write_pieces(path, pieces, **self._sizes):
+                    self._empty_shards[name].append(window.index)
 
     def _write_moments(self, site: str) -> None:
         """Write mean and variance of a site."""

@@ -78,6 +78,8 @@ def _limit_threads(threads: int) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not sys.stderr.isatty():  # bars are for people; a log would keep each of their states
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _handlers(job: Any) -> list[logging.Handler]:
