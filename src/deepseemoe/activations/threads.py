@@ -13,12 +13,14 @@ MOST_THREADS = 8
 
 @contextmanager
 def writing_threads(n_sites: int) -> Iterator[Executor]:
-    """Yield threads that compute on one core each, so many as `n_sites` large arrays keep busy.
+    """Yield threads that compute on one core each, one less than `n_sites` large arrays.
 
-    At most half as many as there are processors. What has not begun when the block ends is dropped.
+    More take the interpreter from the thread that asks a GPU for kernels: on an H100, 2 were best
+    for 3 sites and 8 for 9. At most half as many as there are processors. What has not begun when
+    the block ends is dropped.
     """
     n_main = torch.get_num_threads()
-    n_threads = max(min((os.cpu_count() or 1) // 2, MOST_THREADS, n_sites), 1)
+    n_threads = max(min((os.cpu_count() or 1) // 2, MOST_THREADS, n_sites - 1), 1)
     pool = ThreadPoolExecutor(
         n_threads, "store-writer", initializer=torch.set_num_threads, initargs=(1,)
     )
