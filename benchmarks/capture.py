@@ -5,7 +5,7 @@ batches through the same model without a hook. Models end with the last layer th
 stores go to a RAM disk where there is one. A shard of two windows warms all contestants up.
 
 - tiny: NanoMoE and the sites of the embedded default (moe_in, moe_out, resid_post of layers 0 to 2,
-  routing of all 4), sequences of 256 tokens, on 2 threads.
+  routing of all 4), sequences of 256 tokens, on `--threads` (1, as the rule; writers have others).
 - gpt-oss resid_post, gpt-oss all three: 14 layers of gpt-oss-20b with random weights in bfloat16,
   sequences of 2,048 tokens, window L11-L13: 17 kB of activations a token, and 52 kB with moe_in and
   moe_out (27 GB a store). Only where there is a GPU, and 2 rounds only.
@@ -68,8 +68,9 @@ WIDE = Setting(
 )
 
 
-def cases(rounds: int, *, only: str, peak_tflops: float) -> list[Case]:
+def cases(rounds: int, *, only: str, peak_tflops: float, threads: int) -> list[Case]:
     """Return all cases that were asked for and that this machine can run."""
+    torch.set_num_threads(threads)
     found = []
     for setting, n_rounds in ((TINY, rounds), (WIDE, 2)):
         wanted = {name: names for name, names in setting.sites.items() if only in name}
@@ -80,7 +81,6 @@ def cases(rounds: int, *, only: str, peak_tflops: float) -> list[Case]:
 
 def measured(setting: Setting, rounds: int, peak_tflops: float) -> list[Case]:
     """Time a setting; the bare forward pass is shared by its cases."""
-    torch.set_num_threads(2)
     model = setting.model()
     with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
         race(setting, model, Path(folder), WARMUP_TOKENS, 1)
@@ -161,4 +161,4 @@ def print_utilisation(cases: Sequence[Case], n_flops: float, peak_tflops: float)
 
 
 if __name__ == "__main__":
-    main(cases, __doc__, rounds=9, only="", peak_tflops=989.0)
+    main(cases, __doc__, rounds=9, only="", peak_tflops=989.0, threads=1)
