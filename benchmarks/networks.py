@@ -6,26 +6,14 @@ from transformers.initialization import no_init_weights
 
 from deepseemoe.config import ArchitectureConfig
 from deepseemoe.model.adapter import MoeModel
-from deepseemoe.model.nanomoe.configuration import NanoMoeConfig
-from deepseemoe.model.nanomoe.modeling import NanoMoeForCausalLM
 from deepseemoe.model.sink_attention import register_sink_attention
+from deepseemoe.model.training import new_network
 
 
 def tiny(vocab_size: int = 4096) -> MoeModel:
     """Return a NanoMoE of the embedded default's size."""
     shape = ArchitectureConfig()
-    torch.manual_seed(0)
-    config = NanoMoeConfig(
-        vocab_size=vocab_size,
-        hidden_size=shape.d_model,
-        num_hidden_layers=shape.n_layers,
-        num_attention_heads=shape.n_heads,
-        moe_intermediate_size=shape.d_expert,
-        num_experts=shape.n_experts,
-        num_experts_per_tok=shape.top_k,
-        n_shared_experts=shape.n_shared_experts,
-    )
-    return MoeModel(NanoMoeForCausalLM(config))
+    return MoeModel(new_network(shape, vocab_size=vocab_size, max_positions=1024, seed=0))
 
 
 def gpt_oss(n_layers: int, device: str) -> MoeModel:

@@ -69,8 +69,7 @@ class Pool:
         self._order_T = torch.empty(0, dtype=torch.int64)
         self._round: int | None = None
         self.last_round = 0
-        gpus = {parameter.device for parameter in model.network.parameters()}
-        self._streams = SideStreams(gpus, self.device)
+        self._streams = SideStreams(model.devices, self.device)
         self._worker = ThreadPoolExecutor(
             1, "live-model", initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
         )

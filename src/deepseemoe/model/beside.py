@@ -2,8 +2,8 @@
 
 Building a mask, transformers looks whether sequences are packed, and copying tokens to a GPU waits
 too: in the model's own stream, either would wait for the batch before. Then the GPU idles while the
-host asks for the next kernels, the longer, the busier its other threads are: 13 % of a capture on
-an H100.
+host asks for the next kernels, the longer, the busier its other threads are: capture of 9 sites on
+an H100 went from 0.82 to 0.93 of the bare forward pass.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -4,32 +4,16 @@ import pytest
 import torch
 from small_moe import small_model
 from test_live_training import (
-    ACTIVATIONS,
-    BATCHES,
     KilledError,
     files,
     model,  # noqa: F401 (a fixture)
     split,  # noqa: F401 (a fixture)
-    tasks,
+    train,
 )
 
 from deepseemoe.dictionary import trainer as trainer_module
-from deepseemoe.dictionary.live import train_live
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
-def train(network, split, folder, device):  # noqa: F811
-    return train_live(
-        tasks(folder),
-        model=network,
-        shards=split.tokens,
-        select_stores=split.stores,
-        activations=ACTIVATIONS,
-        batches=BATCHES,
-        seed=0,
-        device=device,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +24,15 @@ def on_gpu():
 
 
 def test_dictionaries_are_those_of_the_cpu(model, on_gpu, split, tmp_path):  # noqa: F811
-    here = train(model, split, tmp_path / "cpu", "cpu")
+    here = train(model, split, tmp_path / "cpu")
     for source, network in (("gpu", on_gpu), ("mixed", model)):
-        there = train(network, split, tmp_path / source, "cuda:0")
+        there = train(network, split, tmp_path / source, device="cuda:0")
         for mine, theirs in zip(here, there, strict=True):
             assert torch.allclose(mine.decoder_FLD, theirs.decoder_FLD, atol=1e-3)
 
 
 def test_a_killed_run_ends_in_the_same_bytes(on_gpu, split, tmp_path, monkeypatch):  # noqa: F811
-    train(on_gpu, split, tmp_path / "whole", "cuda:0")
+    train(on_gpu, split, tmp_path / "whole", device="cuda:0")
     advance = trainer_module.Trainer.advance
     count = iter(range(10**6))
 
@@ -59,7 +43,7 @@ def test_a_killed_run_ends_in_the_same_bytes(on_gpu, split, tmp_path, monkeypatc
 
     monkeypatch.setattr(trainer_module.Trainer, "advance", dying)
     with pytest.raises(KilledError):
-        train(on_gpu, split, tmp_path / "killed", "cuda:0")
+        train(on_gpu, split, tmp_path / "killed", device="cuda:0")
     monkeypatch.setattr(trainer_module.Trainer, "advance", advance)
-    train(on_gpu, split, tmp_path / "killed", "cuda:0")
+    train(on_gpu, split, tmp_path / "killed", device="cuda:0")
     assert files(tmp_path / "killed") == files(tmp_path / "whole")

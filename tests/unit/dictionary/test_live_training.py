@@ -59,7 +59,7 @@ def tasks(folder, **changes):
     ]
 
 
-def train(model, split, folder, **changes):
+def train(model, split, folder, *, device="cpu", **changes):
     return train_live(
         tasks(folder, **changes),
         model=model,
@@ -68,6 +68,7 @@ def train(model, split, folder, **changes):
         activations=ACTIVATIONS,
         batches=BATCHES,
         seed=0,
+        device=device,
     )
 
 
