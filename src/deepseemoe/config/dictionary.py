@@ -1,8 +1,10 @@
 """One sparse dictionary: what it reads and writes, its size, and how it is trained."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deepseemoe.config.base import Section
 
@@ -91,6 +93,42 @@ class DictionaryConfig(Section):
         None, description="Also log curves to this wandb project (needs `pip install wandb`)."
     )
     format: Literal[2] = Field(2, description="A higher one retrains.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DictionaryConfig":
+        if problems := [*self._problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        """Yield which keys do not go together."""
+        if self.kind == "crosscoder":
+            for name, value in (
+                ("skip", self.skip),
+                ("reconstruct_input", self.reconstruct_input),
+                ("cross_layer", not self.cross_layer),
+            ):
+                if value:
+                    found = str(getattr(self, name)).lower()
+                    yield f"{name} {found} is for kind transcoder, not crosscoder"
+        elif self.pre_bias:
+            yield "pre_bias true is for kind crosscoder, not transcoder"
+        if not all(low < high for low, high in pairwise((0.0, *self.prefixes, 1.0))):
+            yield f"prefixes {[*self.prefixes]} do not rise between 0 and 1, both left out"
+        if self.n_tokens < self.batch_tokens:
+            yield (
+                f"n_tokens {self.n_tokens} is less than one batch of batch_tokens "
+                f"{self.batch_tokens}; raise the one or lower the other"
+            )
+
+    def smallest_group(self, n_layers: int) -> int:
+        """Return how many features the smallest run has that reads and writes alike.
+
+        `dictionary.layout.parts_of` cuts them: a transcoder's source layers first, then prefixes.
+        """
+        n_features = self.d_dict // (1 if self.kind == "crosscoder" else n_layers)
+        ends = [round(share * n_features) for share in (0.0, *self.prefixes, 1.0)]
+        return min(stop - first for first, stop in pairwise(ends))
 
     @property
     def router_shift(self) -> int:

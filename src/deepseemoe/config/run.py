@@ -143,12 +143,9 @@ class RunConfig(Section):
             for name, entry in self.dictionaries.items()
             if entry.k >= entry.d_dict
         ]
-        longest = max((len(window.layers) for window in self.windows), default=0)
-        problems += [
-            f"dictionaries.{name}: d_dict {entry.d_dict} leaves a layer of its window no features"
-            for name, entry in self.dictionaries.items()
-            if entry.kind == "transcoder" and entry.d_dict < longest
-        ]
+        longest = max(self.windows, key=lambda window: len(window.layers), default=None)
+        if longest is not None:
+            problems += self._form_problems(longest)
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")
         if self.corpus.chat_key and self.model.source != "hub":
@@ -157,6 +154,26 @@ class RunConfig(Section):
                 "template; name a model of source hub whose tokenizer has one"
             )
         return problems
+
+    def _form_problems(self, window: Window) -> Iterator[str]:
+        """Yield which dictionaries are too small for a window."""
+        n_layers = len(window.layers)
+        for name, entry in self.dictionaries.items():
+            if entry.kind == "transcoder" and entry.d_dict < n_layers:
+                yield (
+                    f"dictionaries.{name}: d_dict {entry.d_dict} leaves a layer of its window no "
+                    "features"
+                )
+            elif entry.smallest_group(n_layers) < 1:
+                yield (
+                    f"dictionaries.{name}: d_dict {entry.d_dict} leaves one of the prefixes "
+                    f"{[*entry.prefixes]} no features of its own on {window}"
+                )
+            if entry.kind == "transcoder" and entry.activation == "topk" and entry.k < n_layers:
+                yield (
+                    f"dictionaries.{name}: k {entry.k} is less than one for each of the {n_layers} "
+                    f"layers of {window}, which share it with activation topk"
+                )
 
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""

@@ -125,7 +125,10 @@ def with_skips(weights: Weights, n_layers: int, *, d_model: int) -> Weights:
 def with_thresholds(
     weights: Weights, parts: Sequence[Part], inputs_TC: Tensor, *, k: int, d_model: int
 ) -> Weights:
-    """Return weights with thresholds that let k features of a token through, on one batch."""
+    """Return weights with thresholds that let k features of a token through, on one batch.
+
+    Raises ValueError where fewer than k are above 0, on average.
+    """
     norm_F = weights.norm_F(d_model)
     scores_TF = torch.cat(
         [
@@ -136,6 +139,11 @@ def with_thresholds(
     ).mul_(norm_F)
     n_keep = min(k * len(scores_TF), scores_TF.numel())
     edge = scores_TF.view(-1).kthvalue(scores_TF.numel() - n_keep + 1).values
+    if not edge > 0:
+        raise ValueError(
+            f"activation jumprelu starts from thresholds above 0, but fewer than k {k} of d_dict "
+            f"{len(norm_F)} features of a token are; lower k to a quarter of d_dict or less"
+        )
     return weights._replace(thresholds=(edge / norm_F).log())
 
 

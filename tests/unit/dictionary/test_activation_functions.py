@@ -78,7 +78,9 @@ def test_pre_bias_is_folded_into_what_is_saved(trained, crosscoder_world):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_nothing_is_recovered_from_noise(name, tmp_path):
     rng = np.random.default_rng(9)
-    noise = {site: rng.standard_normal((4096, D_MODEL)) for site in site_names("resid_post", WINDOW)}
+    noise = {
+        site: rng.standard_normal((4096, D_MODEL)) for site in site_names("resid_post", WINDOW)
+    }
     path = write_store(tmp_path / "noise.zarr", noise)
     settings = {**TRAIN, "n_tokens": 25_000, "d_dict": 64, "k": 3, **FUNCTIONS[name]}
     dictionary = train([path], [path], tmp_path / "out", **settings)
