@@ -30,8 +30,8 @@ from deepseemoe.dictionary.weights import Weights
 BLOCK = 1024
 """Features of one block; 512 to 4096 took the same time, and smaller ones stay in cache."""
 
-SLAB = 256
-"""Tokens that are worth a thread of their own."""
+SLAB = 2**20
+"""Entries of a block that are worth a thread of their own."""
 
 LEAST_MARGIN, MOST_MARGIN = 0.01, 0.1
 """How far below a floor the rough product looks, as shares of it."""
@@ -190,7 +190,7 @@ def _exactly(weights: Weights, jobs: Sequence[Job], entries: Entries) -> Tensor:
 def _places(product_TB: np.ndarray, floor_B: np.ndarray, is_above_TB: np.ndarray) -> np.ndarray:
     """Return flat indices of entries above the floor, rising, by threads that share the tokens."""
     n_tokens, width = product_TB.shape
-    n_slabs = max(1, min(torch.get_num_threads(), n_tokens // SLAB))
+    n_slabs = max(1, min(torch.get_num_threads(), product_TB.size // SLAB))
     edges = [n_tokens * slab // n_slabs for slab in range(n_slabs + 1)]
 
     def search(start: int, stop: int) -> np.ndarray:

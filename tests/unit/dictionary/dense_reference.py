@@ -78,6 +78,7 @@ def dense_loss(weights, parts, inputs_TC, targets_TC, *, d_model, k, auxk=None):
 def whole(gradient):
     """Return a gradient that comes in blocks of rows as whole tensors."""
     tensors = [torch.full_like(weight, torch.nan) for weight in gradient.weights.tensors()]
-    for index, first, stop, rows in gradient.blocks():
-        tensors[index][first:stop] = rows
+    for block in gradient.blocks():
+        for index, first, stop, rows in block:
+            tensors[index][first:stop] = rows
     return tensors
