@@ -30,7 +30,7 @@ from deepseemoe.dictionary.weights import Weights
 BLOCK = 1024
 """Features of one block; 512 to 4096 took the same time, and smaller ones stay in cache."""
 
-SLAB = 2**20
+SLAB = 2**19
 """Entries of a block that are worth a thread of their own."""
 
 LEAST_MARGIN, MOST_MARGIN = 0.01, 0.1
