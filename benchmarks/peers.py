@@ -307,18 +307,24 @@ TOPK = (Sparsify, SaeLensTopK)
 
 def available(peers: Iterable[type[Peer]]) -> list[type[Peer]]:
     """Return the peers that can be imported; print why others cannot, once each."""
-    return [peer for peer in peers if _reason(peer) is None]
+    found = []
+    for peer in peers:
+        is_news = peer.MODULES not in _REASONS
+        reason = why_missing(peer)
+        if reason is None:
+            found.append(peer)
+        elif is_news:
+            print(f"{peer.NAME}: left out, {reason}; see `make peers`")
+    return found
 
 
 _REASONS: dict[tuple[str, ...], str | None] = {}
 
 
-def _reason(peer: type[Peer]) -> str | None:
+def why_missing(peer: type[Peer]) -> str | None:
     """Return why a peer cannot be imported; None where it can."""
     if peer.MODULES not in _REASONS:
         _REASONS[peer.MODULES] = _import_all(peer.MODULES)
-        if _REASONS[peer.MODULES]:
-            print(f"{peer.NAME}: left out, {_REASONS[peer.MODULES]}; see `make peers`")
     return _REASONS[peer.MODULES]
 
 
