@@ -58,7 +58,7 @@ def theirs(start_C):
 def ours(sae):
     """Return our trainer from the weights that theirs starts from."""
     weights = Weights(
-        (sae.encoder.weight.detach().clone(),),
+        (sae.encoder.weight.detach().clone().contiguous(),),  # theirs is a transposed view
         sae.encoder.bias.detach().clone(),
         (sae.decoder.weight.detach().t().clone().contiguous(),),
         sae.b_dec.detach().clone(),
