@@ -3,7 +3,8 @@
 Their loss is the sum over dimensions and ours the mean, so the weight of AuxK, the largest gradient
 norm and Adam's epsilon are 1 / d_in of theirs. What they do and we do not, or otherwise, is set to
 be without effect here: their warm-up starts at a rate of 0, so there is none; AuxK takes their
-features after relu and ours before it, so dead features are made to be above 0 often enough.
+features after relu and ours before it, so those that are dead here are above 0; and ours takes a
+part of the tokens of batches larger than this one.
 """
 
 import pytest
@@ -86,11 +87,13 @@ def ours(sae):
 def trained(*, n_asleep=0):
     """Return both losses of each step, in their units, and both trainers.
 
-    Features that are asleep have long been silent, and stay so: their encoders are small.
+    Features that are asleep have long been silent, and stay so: they are above 0, so that relu
+    changes nothing, but far below what is selected.
     """
     data = batches()
     them = theirs(start_C=theirs(data[0][0]).geometric_median(data[0]))
     them.ae.encoder.weight.data[:n_asleep] *= 0.02
+    them.ae.encoder.bias.data[:n_asleep] = 0.5
     us = ours(them.ae)
     them.num_tokens_since_fired[:n_asleep] = us.silent_F[:n_asleep] = 10_000_000
     losses = []
@@ -120,13 +123,13 @@ def test_fifty_steps_end_in_the_weights_of_dictionary_learning():
         (us.weights.encoder_bias, them.ae.encoder.bias),
         (us.weights.decoder_bias, them.ae.b_dec),
     ):
-        moved = (found - expected).norm() / (RATE * N_STEPS * expected.numel() ** 0.5)
-        assert moved < 1e-3  # of what 50 steps of Adam can move
+        apart = (found - expected).norm() / (RATE * N_STEPS * expected.numel() ** 0.5)
+        assert apart < 1e-3  # of what 50 steps of Adam can move
 
 
 def test_auxk_moves_sleeping_features_as_in_dictionary_learning():
     _, us, them = trained(n_asleep=96)
-    found, expected = us.weights.encoders[0][:96], them.ae.encoder.weight[:96]
-    start = ours(theirs(batches()[0][0]).ae).weights.encoders[0][:96] * 0.02
+    found, expected = us.weights.encoders[0][:96], them.ae.encoder.weight.detach()[:96]
+    start = 0.02 * theirs(batches()[0][0]).ae.encoder.weight.detach()[:96]
     assert (found - start).norm() > 0.1 * RATE * N_STEPS * found.numel() ** 0.5
-    assert (found - expected).norm() < 1e-2 * (found - start).norm()
+    assert (found - expected).norm() < 1e-3 * (found - start).norm()
