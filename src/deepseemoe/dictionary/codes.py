@@ -68,17 +68,37 @@ def dot_products(left_TW: Tensor, right_FW: Tensor, offsets: Tensor, columns: Te
     return torch.sparse.sampled_addmm(pattern, left_TW, right_FW.t(), beta=0.0).values()
 
 
-def feature_sums(values: Tensor, features: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
-    """Return the sum of the values of each feature, float32; `order` and `offsets` sort by feature.
+class ByFeature(NamedTuple):
+    """The order that sorts entries by feature, tokens in order within one; made once a step."""
 
-    On GPUs the faster bincount adds in any order, and a run that resumes would differ in last bits.
-    """
-    if values.is_cuda:
-        return torch.segment_reduce(values[order], "sum", offsets=offsets, initial=0.0)
-    return torch.bincount(features, weights=values, minlength=len(offsets) - 1).to(values.dtype)
+    features: Tensor
+    order: Tensor
+    starts: Tensor
+    """(F + 1,): where each feature starts in `order`."""
+
+    @classmethod
+    def of(cls, features: Tensor, n_features: int) -> "ByFeature":
+        """Return the order of entries of `features`."""
+        return cls(features, _by_feature(features, n_features), offsets_of(features, n_features))
+
+    @property
+    def counts_F(self) -> Tensor:
+        """How many entries each feature has."""
+        return self.starts.diff()
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sum of the values of each feature, (F,).
+
+        On GPUs the faster bincount adds in any order, and a run that resumes would differ in last
+        bits.
+        """
+        if values.is_cuda:
+            return torch.segment_reduce(values[self.order], "sum", offsets=self.starts, initial=0.0)
+        n_features = len(self.starts) - 1
+        return torch.bincount(self.features, weights=values, minlength=n_features).to(values.dtype)
 
 
-def by_feature(features: Tensor, n_features: int) -> Tensor:
+def _by_feature(features: Tensor, n_features: int) -> Tensor:
     """Return the order that sorts entries by feature and keeps tokens in order within one."""
     if features.device.type == "cpu" and n_features <= 2**16:
         short = features.numpy().astype("uint16")  # numpy sorts 16-bit numbers by radix

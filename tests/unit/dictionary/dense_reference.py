@@ -3,7 +3,7 @@
 import torch
 
 from deepseemoe.dictionary.layout import parts_of
-from deepseemoe.dictionary.selection import Job
+from deepseemoe.dictionary.scan import Job
 from deepseemoe.dictionary.weights import Weights
 
 
@@ -64,6 +64,8 @@ def dense_loss(weights, parts, inputs_TC, targets_TC, *, d_model, k, auxk=None):
         return loss
     residual = (targets_TC - output).detach()
     n_dead = int(auxk.is_dead_F.sum())
+    tokens = auxk.tokens(len(inputs_TC))
+    z_TF, residual = z_TF[tokens], residual[tokens]
     dead = torch.where(auxk.is_dead_F, z_TF, -torch.inf)
     best = dead.topk(min(auxk.k_aux, n_dead), dim=1).indices
     chosen = torch.zeros_like(z_TF).scatter(1, best, 1.0)
@@ -71,3 +73,11 @@ def dense_loss(weights, parts, inputs_TC, targets_TC, *, d_model, k, auxk=None):
     spread = (residual - residual.mean(0)).square().sum()
     scale = auxk.weight * min(n_dead / auxk.k_aux, 1.0)
     return loss + scale * miss.square().sum() / spread
+
+
+def whole(gradient):
+    """Return a gradient that comes in blocks of rows as whole tensors."""
+    tensors = [torch.full_like(weight, torch.nan) for weight in gradient.weights.tensors()]
+    for index, first, stop, rows in gradient.blocks():
+        tensors[index][first:stop] = rows
+    return tensors

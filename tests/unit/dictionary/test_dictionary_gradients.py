@@ -2,14 +2,33 @@
 
 import pytest
 import torch
-from dense_reference import dense_loss, jobs_for, random_weights
+from dense_reference import dense_loss, jobs_for, random_weights, whole
 
 from deepseemoe.dictionary.auxk import AuxK
-from deepseemoe.dictionary.gradients import gradients
-from deepseemoe.dictionary.selection import BatchTopK
+from deepseemoe.dictionary.batch_topk import BatchTopK
+from deepseemoe.dictionary.gradients import gradient_of
 from deepseemoe.dictionary.weights import Weights
 
 N_TOKENS, D_MODEL, K = 40, 12, 5
+
+
+def gradients(weights, jobs, inputs, targets, dead=None):
+    """Return the losses of BatchTopK, its gradient in whole tensors, and its entries."""
+    activation, norm_F = BatchTopK(K), weights.norm_F(D_MODEL)
+    selection = activation.select(weights, jobs, norm_F)
+    options = {"inputs_TC": inputs, "d_model": D_MODEL, "norm_F": norm_F, "dead": dead}
+    losses, gradient = gradient_of(weights, jobs, targets, selection, activation, **options)
+    return losses, Weights(*rebuilt(whole(gradient), len(jobs))), selection.entries
+
+
+def rebuilt(tensors, n_parts):
+    """Return the fields of `Weights` from its tensors."""
+    encoders, (bias, *decoders), decoder_bias = (
+        tensors[:n_parts],
+        tensors[n_parts : 2 * n_parts + 1],
+        tensors[-1],
+    )
+    return tuple(encoders), bias, tuple(decoders), decoder_bias
 
 
 def step(kind, n_layers, *, n_dead, k_aux, d_dict=70):
@@ -24,17 +43,14 @@ def step(kind, n_layers, *, n_dead, k_aux, d_dict=70):
     auxk = AuxK(is_dead, k_aux, 1 / 32)
 
     jobs = jobs_for(parts, x, D_MODEL)
-    selection = BatchTopK(K)(weights, jobs, weights.norm_F(D_MODEL))
-    losses, grads = gradients(weights, jobs, y, selection.entries, d_model=D_MODEL, auxk=auxk)
+    losses, grads, _ = gradients(weights, jobs, x, y, auxk)
 
     leaves = [w.clone().requires_grad_() for w in weights.tensors()]
-    n_parts = len(parts)
-    rebuilt = Weights(
-        tuple(leaves[:n_parts]), leaves[n_parts], tuple(leaves[n_parts + 1 : -1]), leaves[-1]
+    loss = dense_loss(
+        Weights(*rebuilt(leaves, len(parts))), parts, x, y, d_model=D_MODEL, k=K, auxk=auxk
     )
-    loss = dense_loss(rebuilt, parts, x, y, d_model=D_MODEL, k=K, auxk=auxk)
     loss.backward()
-    return losses, list(grads.tensors()), float(loss.detach()), [leaf.grad for leaf in leaves]
+    return losses, [*grads.tensors()], float(loss.detach()), [leaf.grad for leaf in leaves]
 
 
 @pytest.mark.parametrize(
@@ -66,11 +82,9 @@ def test_auxk_moves_the_encoder_of_a_feature_that_no_token_excites():
     is_dead = torch.zeros(30, dtype=torch.bool)
     is_dead[7] = True
     jobs = jobs_for(parts, x, D_MODEL)
-    entries = BatchTopK(K)(weights, jobs, weights.norm_F(D_MODEL)).entries
+    _, without, entries = gradients(weights, jobs, x, x)
     assert 7 not in entries.features
-    options = {"d_model": D_MODEL}
-    _, without = gradients(weights, jobs, x, entries, **options)
-    _, grads = gradients(weights, jobs, x, entries, **options, auxk=AuxK(is_dead, 6, 1 / 32))
+    _, grads, _ = gradients(weights, jobs, x, x, AuxK(is_dead, 6, 1 / 32))
     assert without.encoders[0][7].abs().max() == 0
     assert grads.encoders[0][7].abs().max() > 1e-6
     assert grads.decoders[0][7].abs().max() > 1e-6
@@ -82,9 +96,8 @@ def test_auxk_leaves_live_features_alone():
     x = torch.randn(N_TOKENS, 2 * D_MODEL, generator=torch.Generator().manual_seed(2)).double()
     is_dead = torch.arange(30) < 5
     jobs = jobs_for(parts, x, D_MODEL)
-    entries = BatchTopK(K)(weights, jobs, weights.norm_F(D_MODEL)).entries
-    _, without = gradients(weights, jobs, x, entries, d_model=D_MODEL)
-    _, grads = gradients(weights, jobs, x, entries, d_model=D_MODEL, auxk=AuxK(is_dead, 9, 1 / 32))
+    _, without, _ = gradients(weights, jobs, x, x)
+    _, grads, _ = gradients(weights, jobs, x, x, AuxK(is_dead, 9, 1 / 32))
     for with_aux, plain in (
         (grads.encoders[0], without.encoders[0]),
         (grads.decoders[0], without.decoders[0]),

@@ -234,14 +234,14 @@ def test_another_seed_gives_another_dictionary(crosscoder_world, tmp_path):
 def test_a_gradient_that_is_not_finite_ends_training_with_a_clear_error(
     crosscoder_world, tmp_path, monkeypatch
 ):
-    gather = trainer_module.gradients
+    gather = trainer_module.gradient_of
 
     def poisoned(weights, *args, **kwargs):
-        losses, grads = gather(weights, *args, **kwargs)
-        grads.encoders[0][0, 0] = float("nan")
-        return losses, grads
+        losses, gradient = gather(weights, *args, **kwargs)
+        gradient.slope_z[0] = float("nan")
+        return losses, gradient
 
-    monkeypatch.setattr(trainer_module, "gradients", poisoned)
+    monkeypatch.setattr(trainer_module, "gradient_of", poisoned)
     with pytest.raises(ValueError, match="step 0: the gradient is not finite .* learning_rate"):
         train(crosscoder_world[:1], crosscoder_world[:1], tmp_path / "out", **QUICK)
     assert not (tmp_path / "out").exists()
