@@ -9,8 +9,11 @@ benchmarks/dictionary_step.py`); where one is not installed it is left out, with
 - crosscoder: ours has a window of 3 layers of 512; no peer has crosscoders, theirs is an SAE on
   1,536 dimensions, which is as many operations.
 - 10% dead: the same features, all zeros in the encoder, count as dead at each step of every
-  contestant, whose AuxK is on (sparsify's default is off).
-- per-token TopK: ours with that rule too.
+  contestant, whose AuxK is on (sparsify's default is off). Ours takes AuxK over a quarter of the
+  tokens of such a batch, by its own recipe; the peers take all.
+- per-token TopK: ours with that rule too, sparsify and sae-lens' sparse form.
+
+Sparsify trains with signum, its default; sae-lens and dictionary-learning with Adam.
 
 `--only WORD` takes the cases with WORD in their name.
 """
@@ -20,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from peers import BATCH_TOPK, Peer, Setting, Sparsify, available
+from peers import BATCH_TOPK, TOPK, Peer, Setting, Sparsify, available
 from timing import FLOOR, OURS, Case, compete, main
 
 from deepseemoe.config.dictionary import DictionaryConfig
@@ -66,6 +69,15 @@ SIZES = (
     Size("768 x 16384", 768, 16384, 32, 2048),
     Size("crosscoder 3 x 512 x 8192", 512, 8192, 32, 2048, n_layers=3),
     Size("512 x 8192, 10% dead", 512, 8192, 32, 2048, dead_share=0.1),
+    Size(
+        "512 x 8192, per-token TopK",
+        512,
+        8192,
+        32,
+        2048,
+        settings={"activation": "topk"},
+        peers=TOPK,
+    ),
 )
 
 
