@@ -107,9 +107,10 @@ class Dense(Ours):
         trainer.silent_F += len(inputs_TC)
         trainer.silent_F[is_active_TF.any(0)] = 0
 
-    @torch.no_grad()
     def dictionaries(self) -> dict[str, Dictionary]:
         """Return what was trained, under the ends of its names."""
+        for tensor in self.tensors:
+            tensor.requires_grad_(False)
         return super().dictionaries()
 
 

@@ -92,6 +92,7 @@ def test_steps_of_sparsify_are_those_of_its_own_loop(peer, optimizer, tmp_path):
         sae=SparseCoderConfig(num_latents=SETTING.d_dict, k=SETTING.k),
         batch_size=1,
         optimizer=optimizer,
+        lr_warmup_steps=SETTING._replace(n_steps=len(data)).warmup_steps,
         hookpoints=["layer"],
         save_dir=str(tmp_path),
         log_to_wandb=False,
