@@ -105,9 +105,11 @@ class Trainer:
         rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
         decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
         self._adam.begin(self.step, divisor=max(1.0, norm / most))
-        for index, first, stop, rows in gradient.blocks():
-            weight = self._adam.update(index, slice(first, stop), rows, rate=rate)
-            if index in decoders:
+        for block in gradient.blocks():
+            updated = self._adam.update(block, rate=rate)
+            for weight in (
+                w for w, rows in zip(updated, block, strict=True) if rows.tensor in decoders
+            ):
                 weight /= torch.linalg.vector_norm(weight, dim=1, keepdim=True)
 
     def state(self) -> dict[str, Tensor]:
