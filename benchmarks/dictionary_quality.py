@@ -14,7 +14,6 @@ that any feature has with each (over all layers at once), and the share with cos
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,9 +39,6 @@ from deepseemoe.dictionary.threshold import calibrate
 from deepseemoe.dictionary.trainer import Trainer
 from deepseemoe.dictionary.weights import Weights, tied_weights
 from deepseemoe.names import Window
-
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "unit" / "dictionary"))
-from dense_reference import batch_topk_mask, dense_loss, preactivations  # noqa: E402
 
 OURS = "ours"
 PEERS = (*BATCH_TOPK, Sparsify, SparsifyAdam)
@@ -76,7 +72,7 @@ class Ours:
 
 
 class Dense(Ours):
-    """The same recipe as the tests' dense autograd and torch's own Adam."""
+    """The same recipe as plain dense autograd with torch's own Adam."""
 
     NAME = "dense autograd"
 
@@ -90,14 +86,7 @@ class Dense(Ours):
     def step(self, inputs_TC: Tensor) -> None:
         """Train on a batch."""
         trainer, recipe = self.trainer, self.trainer.recipe
-        auxk = AuxK(trainer.is_dead_F, recipe.k_aux, recipe.auxk_weight)
-        weights, parts, d_model = trainer.weights, trainer.parts, trainer.d_model
-        shared = {"d_model": d_model, "k": recipe.k, "auxk": auxk}
-        loss = dense_loss(weights, parts, inputs_TC, inputs_TC, **shared)
-        with torch.no_grad():
-            z_TF = preactivations(weights, parts, inputs_TC, d_model)
-            n_keep = recipe.k * len(inputs_TC)
-            is_active_TF = batch_topk_mask(z_TF, weights.norm_F(d_model), n_keep)
+        loss, is_active_TF = self._loss(inputs_TC)
         self.adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.tensors, recipe.max_grad_norm)
@@ -106,6 +95,30 @@ class Dense(Ours):
         trainer.step += 1
         trainer.silent_F += len(inputs_TC)
         trainer.silent_F[is_active_TF.any(0)] = 0
+
+    def _loss(self, inputs_TC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss with AuxK, and which activations are selected."""
+        weights, recipe = self.trainer.weights, self.trainer.recipe
+        (encoder_FC,), (decoder_FC,) = weights.encoders, weights.decoders
+        z_TF = inputs_TC @ encoder_FC.t() + weights.encoder_bias
+        scores_TF = (z_TF.relu() * weights.norm_F(self.trainer.d_model)).detach()
+        edge = scores_TF.flatten().topk(recipe.k * len(inputs_TC)).values[-1]
+        is_active_TF = (scores_TF >= edge) & (scores_TF > 0)
+        output_TC = (z_TF * is_active_TF) @ decoder_FC + weights.decoder_bias
+        loss = (inputs_TC - output_TC).square().mean()
+        is_dead_F = self.trainer.is_dead_F
+        n_dead = int(is_dead_F.sum())
+        if n_dead:
+            part = AuxK(is_dead_F, recipe.k_aux, recipe.auxk_weight, self.trainer.step)
+            used = part.tokens(len(inputs_TC))
+            residual_TC = (inputs_TC - output_TC)[used].detach()
+            dead_TF = z_TF[used].masked_fill(~is_dead_F, -torch.inf)
+            best = dead_TF.topk(min(recipe.k_aux, n_dead), dim=1)
+            chosen_TF = torch.zeros_like(dead_TF).scatter(1, best.indices, best.values)
+            miss = (residual_TC - chosen_TF @ decoder_FC).square().sum()
+            spread = (residual_TC - residual_TC.mean(0)).square().sum()
+            loss = loss + recipe.auxk_weight * min(n_dead / recipe.k_aux, 1.0) * miss / spread
+        return loss, is_active_TF
 
     def dictionaries(self) -> dict[str, Dictionary]:
         """Return what was trained, under the ends of its names."""
