@@ -57,6 +57,8 @@ class Gradient(NamedTuple):
     extra: Sequence[AuxRows] | None
     small: tuple[Tensor, ...]
     """Of encoder bias, decoder bias, skips and thresholds, whole."""
+    unit_decoder: bool = False
+    """Whether what would only lengthen decoders is taken out, before the norm is."""
 
     def blocks(self) -> Iterator[list[Rows]]:
         """Yield the gradient of all of `Weights.tensors()`.
@@ -108,6 +110,10 @@ class Gradient(NamedTuple):
             gradient_BW += _norm_slopes(
                 self.weights.decoders[index][first:stop], self.d_model
             ).mul_(slope_B[:, None])
+        if self.unit_decoder:
+            decoder_BW = self.weights.decoders[index][first:stop]
+            along_B1 = (gradient_BW * decoder_BW).sum(1, keepdim=True)
+            gradient_BW.addcmul_(along_B1, decoder_BW, value=-1.0)
         return gradient_BW
 
     def norm(self, enough: float) -> float:
@@ -154,12 +160,13 @@ def gradient_of(
     strength: float = 0.0,
     dead: AuxK | None = None,
     pre_bias: bool = False,
+    unit_decoder: bool = False,
 ) -> tuple[Losses, Gradient]:
     """Return the losses of a batch and the gradient of their total.
 
     `jobs` are all parts with their inputs, `selection` the entries over all parts, `strength` the
     weight of the activation function's penalty. With `pre_bias` the decoder bias was taken from
-    what the jobs read.
+    what the jobs read; with `unit_decoder` decoders are held at norm 1.
     """
     parts, entries = [job.part for job in jobs], selection.entries
     pieces = by_part(entries, parts)
@@ -201,6 +208,7 @@ def gradient_of(
         slope_norm_F=penalty.slope_norm_F,
         extra=revival.rows if revival else None,
         small=small,
+        unit_decoder=unit_decoder,
     )
     loss_auxk, weight = (revival.loss, revival.weight) if revival else (0.0, 0.0)
     total = found.loss + penalty.loss + weight * loss_auxk
