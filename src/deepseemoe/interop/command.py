@@ -25,7 +25,7 @@ EXPORT_EXAMPLES = """examples:
     --n-layers 24 --model openai/gpt-oss-20b --out clt"""
 
 IMPORT_HELP = "read a published SAE of the residual stream"
-IMPORT_DESCRIPTION = """Read a published SAE of resid_post and write it as a dictionary, as training does.
+IMPORT_DESCRIPTION = """Read a published SAE of resid_post and write it as training writes a dictionary.
 
   saelens              cfg.json and sae_weights.safetensors: standard, topk, jumprelu, gated, and
                        training checkpoints of batchtopk
