@@ -104,11 +104,12 @@ class Trainer:
         rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
         decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
         self._adam.begin(self.step, divisor=max(1.0, norm / most))
-        for index, first, stop, rows in gradient.blocks():
-            if index in decoders:
+        for block in gradient.blocks():
+            held = [place for place, rows in enumerate(block) if rows.tensor in decoders]
+            for index, first, stop, rows in (block[place] for place in held):
                 project_out(rows, self.weights.decoders[index - n_parts - 1][first:stop])
-            weight = self._adam.update(index, slice(first, stop), rows, rate=rate)
-            if index in decoders:
+            updated = self._adam.update(block, rate=rate)
+            for weight in (updated[place] for place in held):
                 weight /= torch.linalg.vector_norm(weight, dim=1, keepdim=True)
 
     def state(self) -> dict[str, Tensor]:
