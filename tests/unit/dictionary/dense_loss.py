@@ -99,6 +99,6 @@ def dense_loss(
 def whole(gradient):
     """Return a gradient that comes in blocks of rows as whole tensors."""
     tensors = [torch.full_like(weight, torch.nan) for weight in gradient.weights.tensors()]
-    for index, first, stop, rows in gradient.blocks():
+    for index, first, stop, rows in (rows for block in gradient.blocks() for rows in block):
         tensors[index][first:stop] = rows
     return tensors
