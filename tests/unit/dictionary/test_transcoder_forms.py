@@ -6,7 +6,6 @@ import torch
 from planted_stores import (
     D_MODEL,
     directions,
-    matched_cosines,
     sparse_codes,
     transcoder_sites,
     write_store,
@@ -105,7 +104,7 @@ def test_pre_post_tells_router_side_relayed_and_expert_written_features_apart(tm
     found = share_of_output(found_FSD)[cosine.argmax(1)]
     planted = share_of_output(planted_FSD)
     assert np.abs(found - planted)[is_matched].max() < 0.05
-    router_side, relayed, written = (found[is_matched & (STRENGTHS == s).all(1)] for s in SIDES)
+    router_side, relayed, written = (found[is_matched & (s == STRENGTHS).all(1)] for s in SIDES)
     assert router_side.max() < 0.1 < 0.4 < relayed.min()
     assert relayed.max() < 0.6 < 0.7 < written.min()
 
