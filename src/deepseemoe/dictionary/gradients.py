@@ -9,7 +9,7 @@ Axes: T tokens, F features, B features of a block, C columns that the window wri
 that a part reads and writes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,14 +66,17 @@ class Gradient(NamedTuple):
     small: tuple[Tensor, ...]
     """Of encoder bias, decoder bias, skips and thresholds, whole."""
 
-    def blocks(self) -> Iterator[Rows]:
-        """Yield the gradient of every tensor, large ones in blocks of rows."""
+    def blocks(self, *, without: Collection[int] = ()) -> Iterator[Rows]:
+        """Yield the gradient of every tensor but some, large ones in blocks of rows."""
         n_parts = len(self.parts)
         for index, part in enumerate(self.parts):
             for first, stop, entries in self._cuts(part):
-                yield Rows(index, first, stop, self._encoder_rows(index, first, stop, entries))
+                if index not in without:
+                    yield Rows(index, first, stop, self._encoder_rows(index, first, stop, entries))
                 decoder = n_parts + 1 + index
-                yield Rows(decoder, first, stop, self._decoder_rows(index, first, stop, entries))
+                if decoder not in without:
+                    rows = self._decoder_rows(index, first, stop, entries)
+                    yield Rows(decoder, first, stop, rows)
         places = [n_parts, *range(2 * n_parts + 1, 2 * n_parts + 1 + len(self.small) - 1)]
         for place, gradient in zip(places, self.small, strict=True):
             yield Rows(place, 0, len(gradient), gradient)

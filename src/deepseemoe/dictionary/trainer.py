@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deepseemoe.dictionary import kernels
 from deepseemoe.dictionary.adam import Adam
 from deepseemoe.dictionary.auxk import AuxK
 from deepseemoe.dictionary.batch_topk import BatchTopK
 from deepseemoe.dictionary.batches import Batch
+from deepseemoe.dictionary.descent import constants, descend
 from deepseemoe.dictionary.gradients import Gradient, gradient_of
 from deepseemoe.dictionary.jumprelu import JumpReLU
 from deepseemoe.dictionary.layout import Part
@@ -103,8 +105,13 @@ class Trainer:
             )
         rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
         decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
-        self._adam.begin(self.step, divisor=max(1.0, norm / most))
-        for index, first, stop, rows in gradient.blocks():
+        divisor = max(1.0, norm / most)
+        self._adam.begin(self.step, divisor=divisor)
+        done = set[int]()
+        if fast := kernels.for_device(self.silent_F.device):
+            numbers = constants(self.recipe, self.step, divisor, like=self.weights.encoder_bias)
+            done = descend(fast, gradient, self._adam, numbers, but=decoders)
+        for index, first, stop, rows in gradient.blocks(without=done):
             if index in decoders:
                 project_out(rows, self.weights.decoders[index - n_parts - 1][first:stop])
             weight = self._adam.update(index, slice(first, stop), rows, rate=rate)

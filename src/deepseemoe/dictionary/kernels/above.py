@@ -6,9 +6,8 @@ The twin is the boolean mask and `torch.nonzero` of `scan`. The usual compaction
 (Blelloch 1990, "Prefix sums and their applications"): count each token's, sum the counts up, and
 write each token's where its turn is. No atomics, so the order is always the same.
 
-Bytes: the block twice, the second time from L2 where it fits (8,192 x 1,024 bfloat16: 17 MB), and 20
-bytes or so for each entry. The mask, its flat indices, the divisions and the gather of the twin are
-not made.
+Bytes: the block twice, the second time from L2 where it fits (8,192 x 1,024 bfloat16: 17 MB), and
+about 20 for each entry. The twin's mask, flat indices, divisions and gather are not made.
 
 Axes: T tokens, B features of the block; nnz entries.
 """

@@ -32,9 +32,7 @@ def dot_products(left_TW: Tensor, right_FW: Tensor, offsets: Tensor, columns: Te
     """
     left_TW, right_FW = rows_of(left_TW), rows_of(right_FW)
     n_columns, n_entries = left_TW.shape[1], len(columns)
-    dtype = torch.promote_types(
-        torch.promote_types(left_TW.dtype, right_FW.dtype), torch.float32
-    )
+    dtype = torch.promote_types(torch.promote_types(left_TW.dtype, right_FW.dtype), torch.float32)
     if n_entries == 0 or n_columns == 0:
         return torch.zeros(n_entries, dtype=dtype, device=left_TW.device)
     tile, n_together = tile_of(right_FW)
@@ -46,8 +44,8 @@ def dot_products(left_TW: Tensor, right_FW: Tensor, offsets: Tensor, columns: Te
             left_TW.stride(0),
             right_FW,
             right_FW.stride(0),
-            offsets,
-            columns,
+            offsets.contiguous(),
+            columns.contiguous(),
             pieces,
             n_entries,
             n_columns,
@@ -97,7 +95,8 @@ def _fold(pieces, products, n_entries, n_tiles, FOLD: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * FOLD + tl.arange(0, FOLD)
     is_entry = place < n_entries
     total = tl.zeros((FOLD,), dtype=products.dtype.element_ty)
-    for tile in range(n_tiles):
-        piece = pieces + tile.to(tl.int64) * n_entries + place
+    piece = pieces + place
+    for _ in range(n_tiles):
         total += tl.load(piece, mask=is_entry, other=0.0)
+        piece += n_entries
     tl.store(products + place, total, mask=is_entry)

@@ -1,8 +1,8 @@
 """Gradient rows and Adam's step on them in one pass; the gradient never goes to memory.
 
     g = (sum of values[i] * table[tokens[i]] + extra) / divisor     i over the entries of a row
-    m = b1 m + (1 - b1) g       v = b2 v + (1 - b2) g²
-    w = w - rate / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + epsilon)        n steps, this included
+    m = b1 m + (1 - b1) g       v = b2 v + (1 - b2) g²              n steps, this included
+    w = w - rate / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + epsilon)
 
 Kingma & Ba 2015 (arXiv 1412.6980), with epsilon where `torch.optim.Adam` has it. The twin is
 `Gradient.blocks` and `adam.Adam.update`. Torch's kernel for GPUs reckons 1 - b2^n in float32, which
@@ -56,9 +56,9 @@ def rows_adam(
         _rows_adam[(n_features, triton.cdiv(n_columns, tile))](
             table_NW,
             table_NW.stride(0),
-            tokens,
-            offsets,
-            values,
+            tokens.contiguous(),
+            offsets.contiguous(),
+            values.contiguous(),
             weight_FW if extra_AW is None else extra_AW.contiguous(),
             extra_place_F,
             weight_FW,
@@ -108,8 +108,8 @@ def _rows_adam(
     )
     if HAS_EXTRA:
         place = tl.load(extra_places + feature)
-        has_extra = is_column & (place >= 0)
-        gradient += tl.load(extra + place * n_columns + column, mask=has_extra, other=0.0)
+        if place >= 0:
+            gradient += tl.load(extra + place * n_columns + column, mask=is_column, other=0.0)
     gradient = gradient / tl.load(constants)
     b1, b2 = tl.load(constants + 1), tl.load(constants + 2)
     epsilon, rate, correction = (

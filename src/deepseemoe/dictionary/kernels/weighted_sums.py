@@ -40,9 +40,9 @@ def weighted_sums(table_NW: Tensor, rows: Tensor, offsets: Tensor, weights: Tens
         _weighted_sums[grid](
             table_NW,
             table_NW.stride(0),
-            rows,
-            offsets,
-            weights,
+            rows.contiguous(),
+            offsets.contiguous(),
+            weights.contiguous(),
             sums_GW,
             n_columns,
             TILE=tile,
