@@ -17,7 +17,10 @@ from deepseemoe.dictionary.selection import Selection, Unpenalised, highest, kep
 from deepseemoe.dictionary.weights import Weights
 
 MARGIN = 0.06
-"""How far below the last threshold the next floor is set; batches of 1024 tokens differ by less."""
+"""How far below the last threshold the first floors are set; batches of 1024 differ by less."""
+
+LEAST_MARGIN = 0.01
+"""How near floors come where thresholds differ little."""
 
 N_SAMPLE = 64
 """Tokens that the first floor is estimated from."""
@@ -33,6 +36,7 @@ class BatchTopK(Unpenalised):
     def __init__(self, k: int, scanner: Scanner | None = None) -> None:
         self.k = k
         self._guess: float | None = None
+        self._wander = MARGIN / 2
         self._scanner = scanner or Scanner()
 
     def select(self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor) -> Selection:
@@ -40,8 +44,15 @@ class BatchTopK(Unpenalised):
         n_keep = self.k * len(jobs[0].inputs_TR)
         entries, scores = self._candidates(weights, jobs, norm_F, n_keep)
         index = highest(scores, n_keep)
-        self._guess = float(scores[index].min()) if len(index) else 0.0
-        return Selection(kept(entries, index), self._guess)
+        threshold = float(scores[index].min()) if len(index) else 0.0
+        self._learn(threshold)
+        return Selection(kept(entries, index), threshold)
+
+    def _learn(self, threshold: float) -> None:
+        """Take in how far the threshold fell since the last batch; falls are forgotten slowly."""
+        fall = 1 - threshold / self._guess if self._guess else MARGIN / 2
+        self._wander = min(max(fall, 0.97 * self._wander), MARGIN / 2)
+        self._guess = threshold
 
     def _candidates(
         self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor, n_keep: int
@@ -50,7 +61,7 @@ class BatchTopK(Unpenalised):
         if self._guess is None:
             floor = first_floor(weights, jobs, norm_F, n_keep)
         else:
-            floor = self._guess * (1 - MARGIN)
+            floor = self._guess * (1 - LEAST_MARGIN - 2 * self._wander)
         while True:
             entries = self._scanner.above(weights, jobs, floors(norm_F, floor))
             scores = entries.values * norm_F[entries.features]

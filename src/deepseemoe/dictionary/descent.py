@@ -7,7 +7,7 @@ skips and thresholds, decoders of norm 1, and those that an L1 penalty pulls at.
 Axes: T tokens, W columns of a part, A rows with a gradient of AuxK's.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -30,14 +30,10 @@ class Sums(NamedTuple):
     extra_rows: Tensor | None
 
 
-def descend(
-    fast: Kernels, gradient: Gradient, adam: Adam, constants: Tensor, *, but: Collection[int] = ()
-) -> set[int]:
-    """Take the step in all tensors that the kernel can do `but` some; return which these were."""
+def descend(fast: Kernels, gradient: Gradient, adam: Adam, constants: Tensor) -> set[int]:
+    """Take the step in all tensors that the kernel can do, and return which these were."""
     tensors, done = [*gradient.weights.tensors()], set()
     for sums in _sums(gradient):
-        if sums.tensor in but:
-            continue
         fast.rows_adam(
             tensors[sums.tensor],
             adam.first[sums.tensor],
@@ -72,6 +68,6 @@ def _sums(gradient: Gradient) -> Iterator[Sums]:
             extra = gradient.extra[index]
             encoder, decoder, rows = extra.encoder, extra.decoder, extra.rows
         yield Sums(index, gradient.inputs[index], offsets, gradient.slope_z, encoder, rows)
-        if gradient.slope_norm_F is None:
+        if gradient.slope_norm_F is None and not gradient.unit_decoder:
             place = n_parts + 1 + index
             yield Sums(place, gradient.slopes[index], offsets, gradient.z, decoder, rows)

@@ -78,6 +78,7 @@ class Trainer:
             strength=recipe.penalty(self.step),
             dead=dead if dead.weight else None,
             pre_bias=recipe.pre_bias,
+            unit_decoder=recipe.unit_decoder,
         )
         self._descend(gradient)
         self.silent_F += len(inputs_TC)
@@ -105,17 +106,16 @@ class Trainer:
             )
         rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
         decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
-        divisor = max(1.0, norm / most)
+        divisor, done = max(1.0, norm / most), set[int]()
         self._adam.begin(self.step, divisor=divisor)
-        done = set[int]()
         if fast := kernels.for_device(self.silent_F.device):
             numbers = constants(self.recipe, self.step, divisor, like=self.weights.encoder_bias)
-            done = descend(fast, gradient, self._adam, numbers, but=decoders)
-        for index, first, stop, rows in gradient.blocks(without=done):
-            if index in decoders:
-                project_out(rows, self.weights.decoders[index - n_parts - 1][first:stop])
-            weight = self._adam.update(index, slice(first, stop), rows, rate=rate)
-            if index in decoders:
+            done = descend(fast, gradient, self._adam, numbers)
+        for block in gradient.blocks(without=done):
+            updated = self._adam.update(block, rate=rate)
+            for weight in (
+                w for w, rows in zip(updated, block, strict=True) if rows.tensor in decoders
+            ):
                 weight /= torch.linalg.vector_norm(weight, dim=1, keepdim=True)
 
     def state(self) -> dict[str, Tensor]:
@@ -152,9 +152,3 @@ def activation_of(recipe: Recipe, parts: Sequence[Part]) -> Activation:
         case "relu":
             return ReLU(scanner)
     raise ValueError(f"activation {recipe.activation!r}: not one that a dictionary has")
-
-
-def project_out(gradient_BW: Tensor, decoder_BW: Tensor) -> None:
-    """Take out of a gradient what would only lengthen decoders of norm 1."""
-    along_B = (gradient_BW * decoder_BW).sum(1, keepdim=True)
-    gradient_BW.addcmul_(along_B, decoder_BW, value=-1.0)

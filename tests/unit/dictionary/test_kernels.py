@@ -5,7 +5,7 @@ import torch
 from kernel_cases import DEVICE, Draw, needs_kernels
 
 from deepseemoe.dictionary import codes, kernels
-from deepseemoe.dictionary.adam import Adam
+from deepseemoe.dictionary.adam import Adam, Rows
 from deepseemoe.dictionary.descent import constants
 from deepseemoe.dictionary.recipe import Recipe
 
@@ -186,7 +186,7 @@ def test_the_step_is_that_of_adam_on_the_sums(width, step, divisor, has_extra, d
         gradient[rows] += extra
     theirs._tensors[0] = twin
     theirs.begin(step, divisor=divisor)
-    theirs.update(0, slice(0, n_features), gradient, rate=RECIPE.learning_rate(step))
+    theirs.update([Rows(0, 0, n_features, gradient)], rate=RECIPE.learning_rate(step))
 
     # Of a first step that is everywhere `rate` long, torch's kernel for GPUs has 5e-6 less.
     tolerance = EXACT if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}

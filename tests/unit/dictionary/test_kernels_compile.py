@@ -38,6 +38,8 @@ def test_kernels_compile(table, capability, tmp_path, monkeypatch):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from deepseemoe.dictionary.kernels.tiles import OPTIONS
+
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     for module, name, given, constants in signatures(table):
         kernel = getattr(import_module(f"deepseemoe.dictionary.kernels.{module}"), name)
@@ -47,5 +49,6 @@ def test_kernels_compile(table, capability, tmp_path, monkeypatch):
             for argument in kernel.arg_names
         }
         source = ASTSource(kernel, signature, constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        target = GPUTarget("cuda", capability, 32)
+        compiled = triton.compile(source, target=target, options=OPTIONS)
         assert len(compiled.asm["cubin"]) > 0, (module, name)

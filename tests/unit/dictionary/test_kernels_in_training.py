@@ -106,6 +106,7 @@ def test_which_steps_leave_decoders_to_the_separate_update(calls):
 
 def test_steps_in_float32_with_a_rough_product_are_those_without(calls, monkeypatch):
     monkeypatch.setattr(scan, "_is_rough_fast", lambda inputs: True)
+    monkeypatch.setattr(scan, "ENOUGH", 1)
     found, reports = trained({}, torch.float32)
     twin, twins = without(monkeypatch, {}, torch.float32)
     assert [report.n_active for report in reports] == [report.n_active for report in twins]

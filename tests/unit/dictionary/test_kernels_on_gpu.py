@@ -5,7 +5,7 @@ import torch
 from kernel_cases import needs_kernels
 
 from deepseemoe.dictionary import codes, kernels
-from deepseemoe.dictionary.adam import Adam
+from deepseemoe.dictionary.adam import Adam, Rows
 
 pytestmark = [
     needs_kernels,
@@ -92,7 +92,7 @@ def test_the_step(world, monkeypatch):
     adam = Adam([twin])
     adam.begin(2, divisor=2.0)
     gradient = codes.weighted_sums(x, tokens, by_feature.starts, values)
-    adam.update(0, slice(0, N_FEATURES), gradient.clone(), rate=1e-3)
+    adam.update([Rows(0, 0, N_FEATURES, gradient)], rate=1e-3)
     torch.testing.assert_close(found[0] - encoder, twin - encoder, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found[1], adam.first[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[2], adam.second[0], rtol=1e-4, atol=1e-5)

@@ -6,8 +6,8 @@ The twin is the boolean mask and `torch.nonzero` of `scan`. The usual compaction
 (Blelloch 1990, "Prefix sums and their applications"): count each token's, sum the counts up, and
 write each token's where its turn is. No atomics, so the order is always the same.
 
-Bytes: the block twice, the second time from L2 where it fits (8,192 x 1,024 bfloat16: 17 MB), and
-about 20 for each entry. The twin's mask, flat indices, divisions and gather are not made.
+Bytes: the block twice (8,192 x 8,192 bfloat16: 2 x 134 MB; L2 would hold one of 1,024 features),
+and about 20 for each entry. The twin's mask, flat indices, divisions and gather are not made.
 
 Axes: T tokens, B features of the block; nnz entries.
 """
@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deepseemoe.dictionary.kernels.tiles import on_device_of, rows_of
+from deepseemoe.dictionary.kernels.tiles import OPTIONS, on_device_of, rows_of
 
 WIDTH = 1024
 """Features that a program looks at together."""
@@ -35,7 +35,13 @@ def above(product_TB: Tensor, floor_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if product_TB.numel():
         with on_device_of(product_TB):
             _count[(n_tokens,)](
-                product_TB, product_TB.stride(0), floor_B, offsets, n_features, WIDTH=WIDTH
+                product_TB,
+                product_TB.stride(0),
+                floor_B,
+                offsets,
+                n_features,
+                WIDTH=WIDTH,
+                **OPTIONS,
             )
     offsets = offsets.cumsum(0)
     n_entries = int(offsets[-1])
@@ -53,6 +59,7 @@ def above(product_TB: Tensor, floor_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 values,
                 n_features,
                 WIDTH=WIDTH,
+                **OPTIONS,
             )
     return tokens, features, values
 

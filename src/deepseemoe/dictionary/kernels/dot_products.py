@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deepseemoe.dictionary.kernels.tiles import on_device_of, rows_of, tile_of
+from deepseemoe.dictionary.kernels.tiles import OPTIONS, on_device_of, rows_of, tile_of
 
 FOLD = 1024
 """Entries whose pieces one program adds."""
@@ -51,11 +51,14 @@ def dot_products(left_TW: Tensor, right_FW: Tensor, offsets: Tensor, columns: Te
             n_columns,
             TILE=tile,
             ENTRIES=n_together,
+            **OPTIONS,
         )
         if n_tiles == 1:
             return pieces[0]
         products = torch.empty_like(pieces[0])
-        _fold[(triton.cdiv(n_entries, FOLD),)](pieces, products, n_entries, n_tiles, FOLD=FOLD)
+        _fold[(triton.cdiv(n_entries, FOLD),)](
+            pieces, products, n_entries, n_tiles, FOLD=FOLD, **OPTIONS
+        )
     return products
 
 

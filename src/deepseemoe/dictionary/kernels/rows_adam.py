@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deepseemoe.dictionary.kernels.tiles import on_device_of, rows_of, tile_of
+from deepseemoe.dictionary.kernels.tiles import OPTIONS, on_device_of, rows_of, tile_of
 from deepseemoe.dictionary.kernels.weighted_sums import sum_of_rows
 
 
@@ -69,6 +69,7 @@ def rows_adam(
             HAS_EXTRA=extra_rows is not None,
             TILE=tile,
             ENTRIES=n_entries,
+            **OPTIONS,
         )
 
 

@@ -20,6 +20,9 @@ NARROWEST, WIDEST = 64, 512
 ELEMENTS, MOST_ENTRIES = 4096, 32
 """Numbers that a program holds at once, and entries that it looks at together."""
 
+OPTIONS = {"enable_fp_fusion": True}
+"""Of every launch: multiply and add as one. Versions of Triton differ in their default."""
+
 
 def tile_of(table_NW: Tensor) -> tuple[int, int]:
     """Return the columns of a tile of a table, and how many rows of it a program reads at once."""

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deepseemoe.dictionary.kernels.tiles import on_device_of, rows_of, tile_of
+from deepseemoe.dictionary.kernels.tiles import OPTIONS, on_device_of, rows_of, tile_of
 
 
 def weighted_sums(table_NW: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
@@ -47,6 +47,7 @@ def weighted_sums(table_NW: Tensor, rows: Tensor, offsets: Tensor, weights: Tens
             n_columns,
             TILE=tile,
             ENTRIES=n_entries,
+            **OPTIONS,
         )
     return sums_GW
 
