@@ -18,7 +18,7 @@ VARIABLE = "DEEPSEEMOE_KERNELS"
 """Environment variable; "0" turns the kernels off."""
 
 LEAST_CAPABILITY = (8, 0)
-"""Of an NVIDIA GPU: older ones have no bfloat16."""
+"""Of an NVIDIA GPU: older ones have no bfloat16. On AMD's nobody has tried the kernels."""
 
 
 class Kernels(NamedTuple):
@@ -51,6 +51,6 @@ def loaded() -> Kernels:
 @cache
 def _can_run(device: torch.device) -> bool:
     """Return whether Triton is there and compiles for this GPU."""
-    if find_spec("triton") is None:
+    if find_spec("triton") is None or torch.version.hip:
         return False
-    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
+    return torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY

@@ -47,8 +47,8 @@ def rows_adam(
     n_features, n_columns = weight_FW.shape
     if weight_FW.numel() == 0:
         return
-    extra_place_F = offsets
-    if extra_rows is not None:
+    extra_place_F, has_extra = offsets, extra_rows is not None and len(extra_rows) > 0
+    if has_extra:
         extra_place_F = torch.full_like(offsets[:-1], -1)
         extra_place_F[extra_rows] = torch.arange(len(extra_rows), device=offsets.device)
     tile, n_entries = tile_of(table_NW)
@@ -59,14 +59,14 @@ def rows_adam(
             tokens.contiguous(),
             offsets.contiguous(),
             values.contiguous(),
-            weight_FW if extra_AW is None else extra_AW.contiguous(),
+            extra_AW.contiguous() if has_extra else weight_FW,
             extra_place_F,
             weight_FW,
             first_FW,
             second_FW,
             constants,
             n_columns,
-            HAS_EXTRA=extra_rows is not None,
+            HAS_EXTRA=has_extra,
             TILE=tile,
             ENTRIES=n_entries,
             **OPTIONS,

@@ -31,13 +31,13 @@ def weighted_sums(table_NW: Tensor, rows: Tensor, offsets: Tensor, weights: Tens
     table_NW = rows_of(table_NW)
     n_groups, n_columns = len(offsets) - 1, table_NW.shape[1]
     dtype = torch.promote_types(torch.promote_types(table_NW.dtype, weights.dtype), torch.float32)
-    sums_GW = torch.empty(n_groups, n_columns, dtype=dtype, device=table_NW.device)
-    if sums_GW.numel() == 0:
-        return sums_GW
+    shape = (n_groups, n_columns)
+    if len(rows) == 0 or n_groups == 0 or n_columns == 0:
+        return torch.zeros(shape, dtype=dtype, device=table_NW.device)
+    sums_GW = torch.empty(shape, dtype=dtype, device=table_NW.device)
     tile, n_entries = tile_of(table_NW)
-    grid = (n_groups, triton.cdiv(n_columns, tile))
     with on_device_of(table_NW):
-        _weighted_sums[grid](
+        _weighted_sums[(n_groups, triton.cdiv(n_columns, tile))](
             table_NW,
             table_NW.stride(0),
             rows.contiguous(),
