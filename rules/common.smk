@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
 from deepseemoe.config import load_run
+from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.fingerprint import fingerprint
@@ -75,6 +76,24 @@ def of_each_dictionary(pattern):
         window=WINDOWS,
         allow_missing=True,
     )
+
+
+def groups():
+    """Return the dictionaries that each job of training_together.smk trains."""
+    together = RUN.batches.together
+    if together == "auto" and RUN.devices.on_gpu("dictionary"):
+        # Their bytes need torch, which plans of all other runs do without.
+        from deepseemoe.plan.together import fits_gpus, width_of
+
+        return groups_of(RUN, fits_gpus(RUN, width_of(RUN)))
+    return groups_of(RUN, at_most(1 if together == "auto" else together))
+
+
+def of_group(group, file):
+    """Return a file of each dictionary of a group."""
+    return [
+        f"<results>/{{run}}/dictionary/{name}/{window}/{file}" for name, window in group
+    ]
 
 
 def transcoders():

@@ -43,6 +43,14 @@ class DevicesConfig(Section):
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
     experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+    gpu_gib: float = Field(
+        80.0, gt=3, description="Memory of a GPU (GiB), for batches.together: auto and for `plan`."
+    )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that have a key here."""
+        return tuple(name for name, _ in self if not name.startswith("gpu"))
 
     def on_gpu(self, stage: str) -> bool:
         """Return whether a stage computes on GPUs."""

@@ -146,7 +146,8 @@ def begin(
     `data` is plain data that names what the batches are made of, so that a checkpoint of other
     data is not used; `shown` holds what is open until training ends.
     """
-    dictionary = untrained(task, batches, seed=seed).to(device)
+    start = seed if task.config.seed is None else task.config.seed
+    dictionary = untrained(task, batches, seed=start).to(device)
     recipe = Recipe.of(task.config, d_model=dictionary.d_model)
     parts = parts_in(task.config, n_layers=dictionary.n_layers, grouped=True)
     weights = dictionary.weights.cut(dictionary.parts, parts)

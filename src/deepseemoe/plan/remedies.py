@@ -73,6 +73,8 @@ def _series(run: RunConfig, problem: Problem) -> Iterator[Series]:
     if kind == "dictionary" and run.batches.source == "live":
         yield _halved(run, "batches", "buffer_tokens", least=2**16)
         yield [_changed(run, "batches", source="cache")]
+    if kind == "dictionary" and run.batches.together != 1:
+        yield [_changed(run, "batches", together=1)]
     yield _smaller_dictionaries(run)
     yield _fewer_windows(run)
     yield _fewer_layers(run)
