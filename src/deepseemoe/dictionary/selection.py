@@ -30,6 +30,8 @@ class Selection(NamedTuple):
     entries: Entries
     threshold: float
     preactivations: Tensor | None = None
+    n_elsewhere: int = 0
+    """How many features are active on other ranks, summed over tokens."""
 
     @property
     def active_features(self) -> Tensor:
@@ -41,7 +43,7 @@ class Selection(NamedTuple):
     @property
     def n_active(self) -> int:
         """How many features are active, summed over tokens."""
-        return len(self.active_features)
+        return len(self.active_features) + self.n_elsewhere
 
 
 class Penalty(NamedTuple):
@@ -99,14 +101,14 @@ def highest(scores: Tensor, n_keep: int) -> Tensor:
     """Return the indices of the `n_keep` highest scores, rising; of equal ones the first."""
     if len(scores) <= n_keep:
         return torch.arange(len(scores), device=scores.device)
-    edge = _edge(scores, n_keep)
+    edge = edge_of(scores, n_keep)
     is_kept = scores > edge
     tied = torch.nonzero(scores == edge).squeeze(1)
     is_kept[tied[: n_keep - int(is_kept.sum())]] = True
     return torch.nonzero(is_kept).squeeze(1)
 
 
-def _edge(scores: Tensor, n_keep: int) -> Tensor | float:
+def edge_of(scores: Tensor, n_keep: int) -> Tensor | float:
     """Return the `n_keep`-th highest score; numpy's partition takes a sixth of torch's time."""
     place = len(scores) - n_keep
     if scores.device.type == "cpu":

@@ -76,7 +76,7 @@ class Session:
             row = self.curves.close_row(
                 step=trainer.step,
                 n_tokens=trainer.step * trainer.recipe.batch_tokens,
-                dead_fraction=float(trainer.is_dead_F.float().mean()),
+                dead_fraction=trainer.dead_fraction,
                 learning_rate=rate,
                 threshold=report.threshold,
             )

@@ -17,6 +17,7 @@ from deepseemoe.dictionary.batches import Batch
 from deepseemoe.dictionary.gradients import Gradient, gradient_of
 from deepseemoe.dictionary.jumprelu import JumpReLU
 from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.recipe import Recipe
 from deepseemoe.dictionary.relu import ReLU
 from deepseemoe.dictionary.scan import Scanner, jobs_of
@@ -38,21 +39,39 @@ class StepReport(NamedTuple):
 
 
 class Trainer:
-    """Weights, optimizer moments and silent-token counts; `step` is how many batches they saw."""
+    """Weights, optimizer moments and silent-token counts; `step` is how many batches they saw.
+
+    Parts and weights are all of a dictionary, or those of one of several `ranks`.
+    """
 
     def __init__(
-        self, recipe: Recipe, parts: Sequence[Part], weights: Weights, *, d_model: int
+        self,
+        recipe: Recipe,
+        parts: Sequence[Part],
+        weights: Weights,
+        *,
+        d_model: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe, self.parts, self.weights, self.d_model = recipe, parts, weights, d_model
+        self.ranks = ranks
         self.step = 0
         self.silent_F = torch.zeros_like(weights.encoder_bias, dtype=torch.int64)
-        self._activation = activation_of(recipe, parts)
+        self._activation = activation_of(recipe, parts, ranks)
         self._adam = Adam([*weights.tensors()], epsilon=recipe.adam_epsilon)
 
     @property
     def is_dead_F(self) -> Tensor:
         """Which features were silent for `dead_tokens` or more."""
         return self.silent_F >= self.recipe.dead_tokens
+
+    @property
+    def dead_fraction(self) -> float:
+        """Share of all features that are dead; all ranks ask for it, or none."""
+        if self.ranks.n_ranks == 1:
+            return float(self.is_dead_F.float().mean())
+        n_dead = self.ranks.total(int(self.is_dead_F.sum()))
+        return n_dead / self.ranks.total(len(self.silent_F))
 
     @torch.no_grad()
     def advance(self, batch: Batch) -> StepReport:
@@ -76,6 +95,7 @@ class Trainer:
             strength=recipe.penalty(self.step),
             dead=dead if dead.weight else None,
             pre_bias=recipe.pre_bias,
+            ranks=self.ranks,
         )
         self._descend(gradient)
         self.silent_F += len(inputs_TC)
@@ -132,18 +152,18 @@ class Trainer:
             self._adam.second[index].copy_(tensors[f"second.{index}"])
 
 
-def activation_of(recipe: Recipe, parts: Sequence[Part]) -> Activation:
+def activation_of(recipe: Recipe, parts: Sequence[Part], ranks: Ranks = ALONE) -> Activation:
     """Return the activation function of a recipe."""
     scanner = Scanner()
     match recipe.activation:
         case "batch_topk":
-            return BatchTopK(recipe.k, scanner)
+            return BatchTopK(recipe.k, scanner, ranks)
         case "topk":
-            return TopK(shares_of(recipe.k, parts), scanner)
+            return TopK(shares_of(recipe.k, parts), scanner, ranks)
         case "jumprelu":
-            return JumpReLU(recipe.k, scanner)
+            return JumpReLU(recipe.k, scanner, ranks)
         case "relu":
-            return ReLU(scanner)
+            return ReLU(scanner, ranks)
     raise ValueError(f"activation {recipe.activation!r}: not one that a dictionary has")
 
 
