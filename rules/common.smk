@@ -142,6 +142,11 @@ def gpu(*stages):
     return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
 
 
+def dictionary_processes():
+    """Return how many processes on CPUs share a dictionary; GPUs have one each."""
+    return 1 if RUN.devices.on_gpu("dictionary") else RUN.devices.processes
+
+
 def n_layers_read():
     """Return how many first layers capture loads; None where it runs the model to its end."""
     return RUN.n_layers_read() if RUN.activations.routing == "needed" else None

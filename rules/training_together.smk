@@ -30,6 +30,7 @@ for number, group in enumerate(groups()):
         params:
             members=[(name, str(window)) for name, window in group],
             dictionaries={name: RUN.dictionary(name) for name, _ in group},
+            processes=dictionary_processes(),
             seed=RUN.seed,
         message:
             f"Training {len(group)} dictionaries together"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from deepseemoe.runtime.stage import device, run_stage
+from deepseemoe.runtime.stage import ranks, run_stage
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import Snakemake, snakemake
@@ -12,10 +12,11 @@ def main(job: "Snakemake") -> None:
     """Train a group of dictionaries from one pass over the stores."""
     from pathlib import Path
 
+    from deepseemoe.dictionary.launch import train_on
     from deepseemoe.dictionary.pupils import tasks_of
-    from deepseemoe.dictionary.together import train_together
 
-    train_together(
+    train_on(
+        ranks(job),
         tasks_of(
             job.params.members,
             job.params.dictionaries,
@@ -25,7 +26,6 @@ def main(job: "Snakemake") -> None:
         stores=[Path(path) for path in job.input.train],
         select_stores=[Path(path) for path in job.input.select],
         seed=job.params.seed,
-        device=device(job),
     )
 
 

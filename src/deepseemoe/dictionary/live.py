@@ -63,7 +63,7 @@ def train_live(
         pupils_of(tasks, batches_of, data=source, seed=seed, device=str(pool.device)) as pupils,
     ):
         _train(pupils, pool)
-    return finish_all(pupils, opened)
+    return finish_all(pupils, opened, str(pool.device))
 
 
 def _train(pupils: Sequence[Pupil], pool: Pool) -> None:

@@ -15,9 +15,8 @@ from deepseemoe.config import DictionaryConfig
 from deepseemoe.dictionary.batches import Batches
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.session import Session
-from deepseemoe.dictionary.train import Task, begin, finish
+from deepseemoe.dictionary.train import Task, begin, collected, finish
 from deepseemoe.names import Window
-from deepseemoe.runtime.files import remove
 
 
 class Pupil(NamedTuple):
@@ -65,34 +64,34 @@ def tasks_of(
 def pupils_of(
     tasks: Sequence[Task],
     batches_of: Callable[[Task], Batches],
-    *,
-    data: Any,
-    seed: int,
-    device: str,
+    **options: Any,
 ) -> Iterator[list[Pupil]]:
-    """Yield a pupil for each task, at its last checkpoint; `data` is as in `train.begin`."""
+    """Yield a pupil for each task, at its last checkpoint; `options` are those of `train.begin`."""
     with ExitStack() as shown:
         pupils = []
         for task in tasks:
             batches = batches_of(task)
-            begun = begin(task, batches, data=data, seed=seed, device=device, shown=shown)
+            begun = begin(task, batches, shown=shown, **options)
             pupils.append(Pupil(task, batches, *begun))
         yield pupils
 
 
 def finish_all(
-    pupils: Sequence[Pupil], select: Sequence[Sequence[ActivationStore]]
+    pupils: Sequence[Pupil], select: Sequence[Sequence[ActivationStore]], device: str
 ) -> list[Dictionary]:
     """Write the folders of pupils that have learned; `select` are the stores of each.
 
-    Checkpoints are kept until all folders are there.
+    Checkpoints are kept until all folders are there. Of several ranks all call it, and the first
+    writes; the others return nothing.
     """
     for pupil in pupils:
         pupil.session.keep()  # a kill below must not cost a training that is over
-    trained = [
-        finish(p.task, p.session, p.dictionary, stores)
-        for p, stores in zip(pupils, select, strict=True)
-    ]
-    for pupil in pupils:
-        remove(pupil.session.checkpoints.path)
+    trained = []
+    for pupil, stores in zip(pupils, select, strict=True):
+        dictionary = collected(pupil.session, pupil.dictionary, device)
+        if pupil.session.trainer.ranks.rank == 0:
+            trained.append(finish(pupil.task, pupil.session, dictionary, stores))
+    if trained:
+        for pupil in pupils:
+            pupil.session.checkpoints.clear()
     return trained

@@ -1,6 +1,6 @@
 """Exact selections over the features of all ranks; each finds those of its own that are chosen.
 
-Whatever the number of ranks, the same entries are chosen, ties included: of equal scores at the edge
+The same entries are chosen whatever the number of ranks, ties included: of equal scores at the edge
 those of the first token, then of the first feature of the whole dictionary.
 
 Axes: T tokens, A dead features, K places for a token's highest.

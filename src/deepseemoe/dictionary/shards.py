@@ -27,7 +27,7 @@ class Shard(NamedTuple):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """This rank's features, part by part, counted from its first."""
+        """The features of this rank, part by part, counted from its first."""
         sizes = [len(self.rows(part.n_features)) for part in self.whole]
         stops = [sum(sizes[: place + 1]) for place in range(len(sizes))]
         return tuple(

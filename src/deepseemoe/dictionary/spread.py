@@ -48,7 +48,5 @@ def _full(local: Tensor, n_rows: int, mesh: DeviceMesh) -> Tensor:
     """Return all rows of a tensor whose rows are spread over a mesh."""
     shape = torch.Size([n_rows, *local.shape[1:]])
     stride = torch.empty(shape, device="meta").stride()
-    whole = DTensor.from_local(
-        local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride
-    )
+    whole = DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
     return whole.full_tensor()

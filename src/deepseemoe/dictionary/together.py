@@ -59,11 +59,13 @@ def train_together(
     select_stores: Sequence[Path],
     seed: int,
     device: str = "cpu",
+    rank: int = 0,
+    n_ranks: int = 1,
 ) -> list[Dictionary]:
     """Train a dictionary for each task from one pass over `stores`, and write their folders.
 
     Folders appear when all are trained. Raises ValueError as `train.train_dictionary` does, and
-    where tasks differ in batch_tokens.
+    where tasks differ in batch_tokens. With several ranks (`launch`) this is one of them.
     """
     sites = tuple(dict.fromkeys(site for task in tasks for site in task.sites))
     train = open_stores(stores, sites)
@@ -79,9 +81,11 @@ def train_together(
         data=[store.manifest for store in train],
         seed=seed,
         device=device,
+        rank=rank,
+        n_ranks=n_ranks,
     ) as pupils:
         _train(pupils, whole, device)
-    return finish_all(pupils, select)
+    return finish_all(pupils, select, device)
 
 
 def _train(pupils: Sequence[Pupil], whole: CachedBatches, device: str) -> None:

@@ -22,6 +22,7 @@ from deepseemoe.dictionary.recipe import Recipe
 from deepseemoe.dictionary.relu import ReLU
 from deepseemoe.dictionary.scan import Scanner, jobs_of
 from deepseemoe.dictionary.selection import Activation
+from deepseemoe.dictionary.shards import Shard
 from deepseemoe.dictionary.topk import TopK, shares_of
 from deepseemoe.dictionary.weights import Weights
 
@@ -141,6 +142,16 @@ class Trainer:
                 f"second.{index}": self._adam.second[index],
             }
         return tensors
+
+    def sizes(self, shard: Shard) -> dict[str, tuple[int, ...] | None]:
+        """Return, for each tensor of `state`, the sizes of the parts whose rows it stacks.
+
+        None for what every rank has whole.
+        """
+        found = {"silent": tuple(part.n_features for part in shard.whole)}
+        for index, sizes in enumerate(shard.segments(self.weights)):
+            found |= {f"{name}.{index}": sizes for name in ("weight", "first", "second")}
+        return found
 
     def load_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Continue after `step` batches from what `state` returned."""

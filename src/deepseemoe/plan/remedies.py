@@ -64,7 +64,9 @@ def _series(run: RunConfig, problem: Problem) -> Iterator[Series]:
         yield [_changed(run, "batches", source="live")] * (run.batches.source == "cache")
         yield _fewer_tokens(run, "test")
         yield _fewer_tokens(run, "train") if run.batches.source == "cache" else ()
-    if kind in ("activations", "evaluation", "experts") and run.devices.on_gpu(kind):
+    several = {"activations", "evaluation", "experts"}
+    several |= {"dictionary"} if run.batches.source == "cache" else set()
+    if kind in several and run.devices.on_gpu(kind):
         n_gpus = run.devices.n_gpus(kind)
         yield [_changed(run, "devices", **{kind: n_gpus + more}) for more in range(1, 8)]
     if kind == "activations":

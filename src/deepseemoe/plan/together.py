@@ -26,9 +26,12 @@ def rows_bytes(shapes: list[Shape]) -> int:
     return FLOAT * shapes[0].config.batch_tokens * (len(sites) + most) * shapes[0].d_model
 
 
-def group_bytes(shapes: list[Shape]) -> int:
-    """Return what a GPU holds that trains some dictionaries together; they take turns in steps."""
-    held = sum(shape.held_bytes for shape in shapes)
+def group_bytes(shapes: list[Shape], n_gpus: int = 1) -> int:
+    """Return what a GPU holds that trains some dictionaries together; they take turns in steps.
+
+    Several GPUs share what is held; a step's matrices are as large on each.
+    """
+    held = sum(shape.held_bytes for shape in shapes) // n_gpus
     rows = rows_bytes(shapes) if len(shapes) > 1 else 0
     return held + max(shape.step_bytes for shape in shapes) + rows
 
@@ -41,9 +44,10 @@ def _fits(run: RunConfig, d_model: int) -> Fits:
 
 
 def fits_gpus(run: RunConfig, d_model: int) -> Fits:
-    """Return whether a group fits the GPU that a job has."""
+    """Return whether a group fits the GPUs that a job has."""
+    n_gpus = run.devices.n_gpus("dictionary")
     there = (run.devices.gpu_gib - RESERVE_GIB) * GIB
-    return lambda group: group_bytes(shapes_in(run, group, d_model)) <= there
+    return lambda group: group_bytes(shapes_in(run, group, d_model), n_gpus) <= there
 
 
 def width_of(run: RunConfig) -> int:

@@ -72,15 +72,19 @@ def _training(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iter
     else:
         rule = "train_together" if run.batches.rules == "together" else "train_dictionary"
         job = max(grouped(run, d_model=network.d_model), key=group_bytes)
-        yield Use(rule, "dictionary", names_of(run, "dictionary")[0], _trainers(job, read=True))
+        names = names_of(run, "dictionary")
+        for name in names:
+            yield Use(rule, "dictionary", name, _trainers(job, read=True, n_devices=len(names)))
     written = max(shape.checkpoint_bytes for shape in job)
     yield Use(rule, "dictionary", "RAM", (Share("a checkpoint", written, True),))
 
 
-def _trainers(shapes: Sequence[Shape], *, read: bool = False) -> tuple[Share, ...]:
-    """Return what dictionaries hold that one job trains, and what they `read` together."""
+def _trainers(
+    shapes: Sequence[Shape], *, read: bool = False, n_devices: int = 1
+) -> tuple[Share, ...]:
+    """Return what a device holds of dictionaries that one job trains; what they `read`, too."""
     label = shapes[0].label if read and len(shapes) == 1 else f"{len(shapes)} dictionaries"
-    held = Share(label, sum(shape.held_bytes for shape in shapes))
+    held = Share(label, sum(shape.held_bytes for shape in shapes) // n_devices)
     step = Share("a step", max(shape.step_bytes for shape in shapes), True)
     if read and len(shapes) > 1:
         return held, step, Share("a batch of all sites", rows_bytes(shapes), True)
