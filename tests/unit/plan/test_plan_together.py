@@ -51,6 +51,14 @@ def test_auto_trains_one_by_one_on_cpus():
     assert [len(job) for job in grouped(made("auto", device="cpu"), d_model=16)] == [1] * 6
 
 
+def test_several_gpus_share_what_is_held_but_not_a_step():
+    run = made("auto", device=4)
+    (first, *_) = grouped(run, d_model=2880)
+    held = sum(shape.held_bytes for shape in first)
+    assert group_bytes(first) - group_bytes(first, 4) == pytest.approx(held * 3 / 4, rel=1e-6)
+    assert len(first) > len(grouped(made("auto"), d_model=2880)[0])
+
+
 def test_rules_and_plan_make_the_same_groups():
     run = made("auto")
     groups = groups_of(run, fits_gpus(run, 2880))
