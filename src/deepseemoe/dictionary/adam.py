@@ -6,12 +6,22 @@ by a number on the way (`divisor`), which is what clipping does, without a pass 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
 BETAS = (0.9, 0.999)
+
+
+class Rows(NamedTuple):
+    """The gradient of rows `first` to `stop` - 1 of the tensor that stands at place `tensor`."""
+
+    tensor: int
+    first: int
+    stop: int
+    gradient: Tensor
 
 
 class Adam:
@@ -23,7 +33,7 @@ class Adam:
         self.second = [torch.zeros_like(tensor) for tensor in self._tensors]
         self._epsilon = epsilon
         device = self._tensors[0].device
-        self._step = torch.zeros((), device=device)
+        self._steps = [torch.zeros((), device=device) for _ in self._tensors]
         self._divisor = torch.ones((), device=device)
 
     def begin(self, step: int, *, divisor: float = 1.0) -> None:
@@ -32,17 +42,22 @@ class Adam:
         self._is_divided = divisor != 1.0
         self._divisor.fill_(divisor)
 
-    def update(self, index: int, rows: slice, gradient: Tensor, *, rate: float) -> Tensor:
-        """Take this step in some rows of a tensor, and return these rows."""
-        weight = self._tensors[index][rows]
-        self._step.fill_(self._number)  # the kernel counts it up, and other rows are to follow
+    def update(self, rows: Sequence[Rows], *, rate: float) -> list[Tensor]:
+        """Take this step in some rows of some tensors, and return these rows."""
+        weights, first, second = (
+            [tensors[index][start:stop] for index, start, stop, _ in rows]
+            for tensors in (self._tensors, self.first, self.second)
+        )
+        steps = self._steps[: len(rows)]
+        for step in steps:  # the kernel counts it up, and other rows are to follow
+            step.fill_(self._number)
         adam(
-            [weight],
-            [gradient],
-            [self.first[index][rows]],
-            [self.second[index][rows]],
+            weights,
+            [gradient for *_, gradient in rows],
+            first,
+            second,
             [],
-            [self._step],
+            steps,
             fused=True,
             grad_scale=self._divisor if self._is_divided else None,
             amsgrad=False,
@@ -53,4 +68,4 @@ class Adam:
             eps=self._epsilon,
             maximize=False,
         )
-        return weight
+        return weights

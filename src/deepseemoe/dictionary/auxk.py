@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from deepseemoe.dictionary.layout import Part
-from deepseemoe.dictionary.ranked import highest_of_rows
+from deepseemoe.dictionary.ranked import edges_of_rows
 from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.scan import Job
 from deepseemoe.dictionary.weights import Weights
@@ -60,15 +60,12 @@ class AuxRows(NamedTuple):
         start, end = torch.searchsorted(self.rows, edges).tolist()
         if start < end:
             places, mine = self.rows[start:end] - first, getattr(self, of)[start:end]
-            block[places] = (
-                block[places] + mine
-            )  # rows are distinct; index_add_ takes ten times as long
+            block.index_add_(0, places, mine)
 
     def norm(self) -> float:
-        """Return the norm of the gradient of encoders and decoders."""
-        return float(
-            torch.linalg.vector_norm(self.encoder) + torch.linalg.vector_norm(self.decoder)
-        )
+        """Return a bound of the norm of the gradient of encoders and decoders."""
+        norms = [torch.linalg.vector_norm(part) for part in (self.encoder, self.decoder)]
+        return float(norms[0] + norms[1])
 
 
 class Revival(NamedTuple):
@@ -118,10 +115,7 @@ def auxk(
         return None
     parts = [_dead_part(weights, job, dead.is_dead_F, tokens, d_model) for job in jobs]
     weight = dead.weight * min(n_dead / dead.k_aux, 1.0)
-    z_TA = _preactivations(parts)
-    is_kept_TA = highest_of_rows(ranks, z_TA, dead.k_aux, n_dead)
-    if is_kept_TA is not None:
-        z_TA.mul_(is_kept_TA)
+    z_TA, is_kept_TA = _highest_preactivations(parts, dead.k_aux, n_dead, ranks)
     miss_TC = ranks.sum(_decode(parts, z_TA)).sub_(residual_TC)
     loss = float(torch.dot(miss_TC.view(-1), miss_TC.view(-1))) / spread
     slope_TC = miss_TC.mul_(2 * weight / spread)
@@ -142,11 +136,20 @@ def _dead_part(
     )
 
 
-def _preactivations(parts: Sequence[DeadPart]) -> Tensor:
-    """Return all pre-activations of the dead features, (T, A)."""
-    return torch.cat(
+def _highest_preactivations(
+    parts: Sequence[DeadPart], k_aux: int, n_dead: int, ranks: Ranks
+) -> tuple[Tensor, Tensor | None]:
+    """Return each token's `k_aux` highest pre-activations, the others 0, and which were kept.
+
+    Those equal to the last one are kept too.
+    """
+    z_TA = torch.cat(
         [torch.addmm(part.bias_A, part.inputs_TR, part.encoder_AR.t()) for part in parts], dim=1
     )
+    if n_dead <= k_aux:
+        return z_TA, None
+    is_kept_TA = z_TA >= edges_of_rows(ranks, z_TA, k_aux)
+    return z_TA.mul_(is_kept_TA), is_kept_TA
 
 
 def _decode(parts: Sequence[DeadPart], z_TA: Tensor) -> Tensor:

@@ -19,7 +19,10 @@ from deepseemoe.dictionary.selection import Selection, Unpenalised, kept
 from deepseemoe.dictionary.weights import Weights
 
 MARGIN = 0.06
-"""How far below the last threshold the next floor is set; batches of 1024 tokens differ by less."""
+"""How far below the last threshold the first floors are set; batches of 1024 differ by less."""
+
+LEAST_MARGIN = 0.01
+"""How near floors come where thresholds differ little."""
 
 N_SAMPLE = 64
 """Tokens that the first floor is estimated from."""
@@ -35,15 +38,23 @@ class BatchTopK(Unpenalised):
     def __init__(self, k: int, scanner: Scanner | None = None, ranks: Ranks = ALONE) -> None:
         self.k, self._ranks = k, ranks
         self._guess: float | None = None
+        self._wander = MARGIN / 2
         self._scanner = scanner or Scanner()
 
     def select(self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor) -> Selection:
         """Return the selection from the jobs of all parts."""
         n_keep = self.k * len(jobs[0].inputs_TR)
         entries, scores = self._candidates(weights, jobs, norm_F, n_keep)
-        index, self._guess, n_all = highest_of_all(self._ranks, entries, scores, n_keep)
+        index, threshold, n_all = highest_of_all(self._ranks, entries, scores, n_keep)
+        self._learn(threshold)
         n_elsewhere = n_all - len(index)
-        return Selection(kept(entries, index), self._guess, n_elsewhere=n_elsewhere)
+        return Selection(kept(entries, index), threshold, n_elsewhere=n_elsewhere)
+
+    def _learn(self, threshold: float) -> None:
+        """Take in how far the threshold fell since the last batch; falls are forgotten slowly."""
+        fall = 1 - threshold / self._guess if self._guess else MARGIN / 2
+        self._wander = min(max(fall, 0.97 * self._wander), MARGIN / 2)
+        self._guess = threshold
 
     def _candidates(
         self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor, n_keep: int
@@ -53,7 +64,7 @@ class BatchTopK(Unpenalised):
             n_mine = n_keep // self._ranks.n_ranks
             floor = self._ranks.least(first_floor(weights, jobs, norm_F, n_mine))
         else:
-            floor = self._guess * (1 - MARGIN)
+            floor = self._guess * (1 - LEAST_MARGIN - 2 * self._wander)
         while True:
             entries = self._scanner.above(weights, jobs, floors(norm_F, floor))
             scores = entries.values * norm_F[entries.features]

@@ -7,6 +7,7 @@ Axes: T tokens, F features, W columns; `nnz` active entries, sorted by token, th
 """
 
 import warnings
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -60,12 +61,18 @@ def weighted_sums(table_NW: Tensor, rows: Tensor, offsets: Tensor, weights: Tens
 def dot_products(left_TW: Tensor, right_FW: Tensor, offsets: Tensor, columns: Tensor) -> Tensor:
     """Return <left[t], right[f]> for the entries (t, f) of a sparse matrix only, (nnz,)."""
     shape = (left_TW.shape[0], right_FW.shape[0])
-    blank = torch.zeros(len(columns), dtype=left_TW.dtype, device=left_TW.device)
-    with warnings.catch_warnings():  # torch calls all CSR support "beta", once a process
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
-        pattern = torch.sparse_csr_tensor(offsets, columns, blank, shape, check_invariants=False)
+    blank = left_TW.new_zeros(len(columns))
+    _warn_of_sparse_tensors()
+    pattern = torch.sparse_csr_tensor(offsets, columns, blank, shape, check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, left_TW, right_FW.t(), beta=0.0).values()
+
+
+@cache
+def _warn_of_sparse_tensors() -> None:
+    """Have torch say, unheard, that its CSR support is in beta; it does so once a process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
 
 
 class ByFeature(NamedTuple):

@@ -67,15 +67,20 @@ class PerFeature(NamedTuple):
 
 
 class TopK(NamedTuple):
-    """The k highest scores of each token; a transcoder's source layers share k."""
+    """The k highest scores of each token; a transcoder's source layers share k.
+
+    Not `weighted`, the k highest activations z: imported dictionaries may rank so.
+    """
 
     k: int
+    weighted: bool = True
 
     def entries(
         self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor, parts: Sequence[Part]
     ) -> Entries:
         """Return the active entries of what the jobs read."""
-        return TopKSelector(shares_of(self.k, parts)).select(weights, jobs, norm_F).entries
+        ranked_F = norm_F if self.weighted else torch.ones_like(norm_F)
+        return TopKSelector(shares_of(self.k, parts)).select(weights, jobs, ranked_F).entries
 
     def to(self, device: str | torch.device) -> "TopK":
         """Return the gate on `device`."""
@@ -83,7 +88,7 @@ class TopK(NamedTuple):
 
     def described(self) -> dict[str, Any]:
         """Return the gate as plain data."""
-        return {"kind": "topk", "k": self.k}
+        return {"kind": "topk", "k": self.k} | ({} if self.weighted else {"weighted": False})
 
 
 Gate = Weighted | PerFeature | TopK
@@ -95,7 +100,7 @@ def gate_of(described: Mapping[str, Any], thresholds_F: Tensor | None) -> Gate:
     if kind == "weighted":
         return Weighted(float(described["threshold"]))
     if kind == "topk":
-        return TopK(int(described["k"]))
+        return TopK(int(described["k"]), bool(described.get("weighted", True)))
     if kind == "per_feature" and thresholds_F is not None:
         return PerFeature(thresholds_F)
     raise ValueError(f"gate {dict(described)}: expected kind weighted, topk or per_feature")

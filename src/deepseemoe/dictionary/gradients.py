@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deepseemoe.dictionary.adam import Rows
 from deepseemoe.dictionary.auxk import AuxK, AuxRows, auxk
 from deepseemoe.dictionary.codes import ByFeature, Entries, dot_products, offsets_of, weighted_sums
 from deepseemoe.dictionary.decoding import by_part, skip_columns
@@ -34,15 +35,6 @@ class Losses(NamedTuple):
     """Sum over tokens and columns."""
     auxk: float
     """Before its weight; 0 where no feature is dead."""
-
-
-class Rows(NamedTuple):
-    """The gradient of rows `first` to `stop` - 1 of one of `Weights.tensors()`."""
-
-    tensor: int
-    first: int
-    stop: int
-    gradient: Tensor
 
 
 class Gradient(NamedTuple):
@@ -67,18 +59,28 @@ class Gradient(NamedTuple):
     small: tuple[Tensor, ...]
     """Of encoder bias, decoder bias, skips and thresholds, whole."""
     ranks: Ranks = ALONE
+    unit_decoder: bool = False
+    """Whether what would only lengthen decoders is taken out, before the norm is."""
 
-    def blocks(self) -> Iterator[Rows]:
-        """Yield the gradient of every tensor, large ones in blocks of rows."""
+    def blocks(self) -> Iterator[list[Rows]]:
+        """Yield the gradient of all of `Weights.tensors()`.
+
+        Of encoders and decoders the rows of a block of features, encoder first; then all others.
+        """
         n_parts = len(self.parts)
         for index, part in enumerate(self.parts):
             for first, stop, entries in self._cuts(part):
-                yield Rows(index, first, stop, self._encoder_rows(index, first, stop, entries))
-                decoder = n_parts + 1 + index
-                yield Rows(decoder, first, stop, self._decoder_rows(index, first, stop, entries))
-        places = [n_parts, *range(2 * n_parts + 1, 2 * n_parts + 1 + len(self.small) - 1)]
-        for place, gradient in zip(places, self.small, strict=True):
-            yield Rows(place, 0, len(gradient), gradient)
+                encoder = self._encoder_rows(index, first, stop, entries)
+                decoder = self._decoder_rows(index, first, stop, entries)
+                yield [
+                    Rows(index, first, stop, encoder),
+                    Rows(n_parts + 1 + index, first, stop, decoder),
+                ]
+        places = [n_parts, *range(2 * n_parts + 1, 2 * n_parts + len(self.small))]
+        yield [
+            Rows(place, 0, len(gradient), gradient)
+            for place, gradient in zip(places, self.small, strict=True)
+        ]
 
     def _cuts(self, part: Part) -> Iterator[tuple[int, int, slice]]:
         """Yield blocks of a part's features, from its first, with the entries that they have."""
@@ -110,6 +112,10 @@ class Gradient(NamedTuple):
             gradient_BW += _norm_slopes(
                 self.weights.decoders[index][first:stop], self.d_model
             ).mul_(slope_B[:, None])
+        if self.unit_decoder:
+            decoder_BW = self.weights.decoders[index][first:stop]
+            along_B1 = (gradient_BW * decoder_BW).sum(1, keepdim=True)
+            gradient_BW.addcmul_(along_B1, decoder_BW, value=-1.0)
         return gradient_BW
 
     def norm(self, enough: float) -> float:
@@ -119,7 +125,8 @@ class Gradient(NamedTuple):
             return bound
         squares = [
             torch.linalg.vector_norm(rows.gradient).square()
-            for rows in self.blocks()
+            for block in self.blocks()
+            for rows in block
             if self._counts(rows.tensor)
         ]
         return float(self.ranks.sum(torch.stack(squares).sum()).sqrt())
@@ -138,9 +145,10 @@ class Gradient(NamedTuple):
         """
         if self.slope_norm_F is not None:
             return float("inf")  # bounding it too is not worth more code: L1 is not the default
-        n_entries = self.by_feature.counts_F[self.by_feature.features[self.by_feature.order]]
+        counts_F = self.by_feature.counts_F
+        n_entries = counts_F.to(self.z.dtype).repeat_interleave(counts_F, output_size=len(self.z))
         squares = sum(
-            torch.dot(n_entries.to(values), (values * _most(tables)[self.tokens]).square_())
+            torch.dot(n_entries, (values * _most(tables)[self.tokens]).square_())
             for tables, values in ((self.inputs, self.slope_z), (self.slopes, self.z))
         )
         squares += sum(torch.linalg.vector_norm(gradient).square() for gradient in self.small)
@@ -162,12 +170,14 @@ def gradient_of(
     dead: AuxK | None = None,
     pre_bias: bool = False,
     ranks: Ranks = ALONE,
+    unit_decoder: bool = False,
 ) -> tuple[Losses, Gradient]:
     """Return the losses of a batch and the gradient of their total.
 
     `jobs` are all parts with their inputs, `selection` the entries over all parts, `strength` the
     weight of the activation function's penalty. With `pre_bias` the decoder bias was taken from
-    what the jobs read. Parts, entries and gradient are those of one of the `ranks`.
+    what the jobs read; with `unit_decoder` decoders are held at norm 1. Parts, entries and gradient
+    are those of one of the `ranks`.
     """
     parts, entries = [job.part for job in jobs], selection.entries
     pieces = by_part(entries, parts)
@@ -219,6 +229,7 @@ def gradient_of(
         extra=revival.rows if revival else None,
         small=small,
         ranks=ranks,
+        unit_decoder=unit_decoder,
     )
     loss_auxk, weight = (revival.loss, revival.weight) if revival else (0.0, 0.0)
     total = found.loss + penalty.loss + weight * loss_auxk

@@ -8,12 +8,13 @@ Axes: T tokens, A dead features, K places for a token's highest.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deepseemoe.dictionary.codes import Entries
 from deepseemoe.dictionary.ranks import Ranks
-from deepseemoe.dictionary.selection import edge_of, highest
+from deepseemoe.dictionary.selection import highest
 
 
 class Chosen(NamedTuple):
@@ -33,7 +34,7 @@ def highest_of_all(ranks: Ranks, entries: Entries, scores: Tensor, n_keep: int) 
     if len(every) <= n_keep:
         everything = torch.arange(len(scores), device=scores.device)
         return Chosen(everything, float(every.min()) if len(every) else 0.0, len(every))
-    edge = edge_of(every, n_keep)
+    edge = _edge(every, n_keep)
     is_kept = scores > edge
     tied = torch.nonzero(scores == edge).squeeze(1)
     n_room = n_keep - int((every > edge).sum())
@@ -56,25 +57,27 @@ def shared(ranks: Ranks, entries: Entries, scores: Tensor) -> tuple[Tensor, Tens
     return tokens[order], ranks.gather(scores).values[order], torch.where(is_mine, mine, -1)
 
 
-def highest_of_rows(ranks: Ranks, values_TA: Tensor, k: int, n_all: int) -> Tensor | None:
-    """Return which values are among the `k` highest of their row over all ranks, (T, A).
+def edges_of_rows(ranks: Ranks, values_TA: Tensor, k: int) -> Tensor:
+    """Return the `k`-th highest value of each row over all ranks, which have more, (T, 1)."""
+    if ranks.n_ranks == 1 and values_TA.device.type == "cpu":
+        # numpy's partition takes a third of the time of torch's topk
+        place = values_TA.shape[1] - k
+        return torch.from_numpy(np.partition(values_TA.numpy(), place, axis=1)[:, place, None])
+    mine_TK = values_TA.topk(min(k, values_TA.shape[1]), dim=1, sorted=False).values
+    if ranks.n_ranks > 1:
+        padded_TK = values_TA.new_full((len(values_TA), k), -torch.inf)
+        padded_TK[:, : mine_TK.shape[1]] = mine_TK
+        every = ranks.gather(padded_TK.view(-1)).values.view(ranks.n_ranks, len(values_TA), k)
+        mine_TK = every.transpose(0, 1).flatten(1).topk(k, dim=1, sorted=False).values
+    return mine_TK.amin(1, keepdim=True)
 
-    `n_all` is the length of a row over all ranks. None where all are.
-    """
-    if n_all <= k:
-        return None
-    is_kept_TA = torch.zeros_like(values_TA, dtype=torch.bool)
-    if ranks.n_ranks == 1:
-        return is_kept_TA.scatter_(1, values_TA.topk(k, dim=1, sorted=False).indices, True)
-    best = values_TA.topk(min(k, values_TA.shape[1]), dim=1)
-    padded_TK = values_TA.new_full((len(values_TA), k), -torch.inf)
-    padded_TK[:, : best.values.shape[1]] = best.values
-    every = ranks.gather(padded_TK.view(-1)).values.view(ranks.n_ranks, len(values_TA), k)
-    places = every.transpose(0, 1).flatten(1).topk(k, dim=1).indices - k * ranks.rank
-    is_mine = (places >= 0) & (places < best.values.shape[1])
-    rows = torch.nonzero(is_mine)[:, 0]
-    is_kept_TA[rows, best.indices[rows, places[is_mine]]] = True
-    return is_kept_TA
+
+def _edge(scores: Tensor, n_keep: int) -> Tensor | float:
+    """Return the `n_keep`-th highest score."""
+    place = len(scores) - n_keep
+    if scores.device.type == "cpu":
+        return float(np.partition(scores.numpy(), place)[place])
+    return scores.kthvalue(place + 1).values
 
 
 def _places(ranks: Ranks, entries: Entries) -> Tensor:

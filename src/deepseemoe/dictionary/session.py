@@ -95,10 +95,15 @@ class Session:
             row = self.curves.close_row(
                 step=trainer.step,
                 n_tokens=trainer.step * trainer.recipe.batch_tokens,
-                dead_fraction=trainer.dead_fraction,
+                dead_fraction=trainer.dead_fraction(),
                 learning_rate=rate,
                 threshold=report.threshold,
             )
             self._mirror(row)
-        fvu = report.squared_error / report.squared_target
-        self._progress.advance(report.n_tokens, loss=report.loss, fvu=fvu)
+        self._progress.advance(
+            report.n_tokens,
+            loss=report.loss,
+            fvu=report.squared_error / report.squared_target,
+            l0=report.n_active / report.n_tokens,
+            dead_fraction=trainer.own_dead_fraction,  # a clock decides, so no rank may ask others
+        )

@@ -66,13 +66,16 @@ class Trainer:
         """Which features were silent for `dead_tokens` or more."""
         return self.silent_F >= self.recipe.dead_tokens
 
-    @property
     def dead_fraction(self) -> float:
-        """Share of all features that are dead; all ranks ask for it, or none."""
+        """Return the share of all features that are dead; all ranks ask for it, or none."""
         if self.ranks.n_ranks == 1:
-            return float(self.is_dead_F.float().mean())
+            return self.own_dead_fraction()
         n_dead = self.ranks.total(int(self.is_dead_F.sum()))
         return n_dead / self.ranks.total(len(self.silent_F))
+
+    def own_dead_fraction(self) -> float:
+        """Return the share of this rank's features that are dead."""
+        return float(self.is_dead_F.float().mean())
 
     @torch.no_grad()
     def advance(self, batch: Batch) -> StepReport:
@@ -97,6 +100,7 @@ class Trainer:
             dead=dead if dead.weight else None,
             pre_bias=recipe.pre_bias,
             ranks=self.ranks,
+            unit_decoder=recipe.unit_decoder,
         )
         self._descend(gradient)
         self.silent_F += len(inputs_TC)
@@ -125,11 +129,11 @@ class Trainer:
         rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
         decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
         self._adam.begin(self.step, divisor=max(1.0, norm / most))
-        for index, first, stop, rows in gradient.blocks():
-            if index in decoders:
-                project_out(rows, self.weights.decoders[index - n_parts - 1][first:stop])
-            weight = self._adam.update(index, slice(first, stop), rows, rate=rate)
-            if index in decoders:
+        for block in gradient.blocks():
+            updated = self._adam.update(block, rate=rate)
+            for weight in (
+                w for w, rows in zip(updated, block, strict=True) if rows.tensor in decoders
+            ):
                 weight /= torch.linalg.vector_norm(weight, dim=1, keepdim=True)
 
     def state(self) -> dict[str, Tensor]:
@@ -176,9 +180,3 @@ def activation_of(recipe: Recipe, parts: Sequence[Part], ranks: Ranks = ALONE) -
         case "relu":
             return ReLU(scanner, ranks)
     raise ValueError(f"activation {recipe.activation!r}: not one that a dictionary has")
-
-
-def project_out(gradient_BW: Tensor, decoder_BW: Tensor) -> None:
-    """Take out of a gradient what would only lengthen decoders of norm 1."""
-    along_B = (gradient_BW * decoder_BW).sum(1, keepdim=True)
-    gradient_BW.addcmul_(along_B, decoder_BW, value=-1.0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deepseemoe.config import DictionaryConfig, RunConfig
 from deepseemoe.dictionary.layout import Part
-from deepseemoe.dictionary.scan import BLOCK
+from deepseemoe.dictionary.scan import BLOCK, GPU_BLOCK
 from deepseemoe.dictionary.train import parts_in, read_and_written
 from deepseemoe.names import Window
 
@@ -115,11 +115,11 @@ class Shape(NamedTuple):
         prefix) and a block of pre-activations, and AuxK's copies of dead rows, their gradients and
         pre-activations.
         """
-        n_tokens, block = self.config.batch_tokens, min(BLOCK, self.config.d_dict)
+        n_tokens, d_dict = self.config.batch_tokens, self.config.d_dict
         n_matrices = 6 + 2 * len(self.config.prefixes)
-        dense = n_tokens * (n_matrices * self.n_columns + block)
-        rows = 2 * block * self.n_parameters // self.config.d_dict
-        auxk = 3 * n_tokens * self.config.d_dict + 2 * self.n_parameters
+        dense = n_tokens * (n_matrices * self.n_columns + min(GPU_BLOCK, d_dict))
+        rows = 2 * min(BLOCK, d_dict) * self.n_parameters // d_dict
+        auxk = 3 * n_tokens * d_dict + 2 * self.n_parameters
         has_auxk = self.config.auxk_weight > 0
         return FLOAT * (dense + rows + int(DEAD * auxk) * has_auxk)
 

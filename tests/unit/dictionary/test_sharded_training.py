@@ -16,7 +16,8 @@ from deepseemoe.dictionary.codes import Entries
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.launch import train_on
 from deepseemoe.dictionary.layout import parts_of
-from deepseemoe.dictionary.ranked import highest_of_all, highest_of_rows
+from deepseemoe.dictionary.ranked import edges_of_rows, highest_of_all
+from deepseemoe.dictionary.ranks import ALONE
 from deepseemoe.dictionary.selection import highest
 from deepseemoe.dictionary.shard_files import find, read_share, shards_path, write_shards
 from deepseemoe.dictionary.shards import Shard, shard_of
@@ -117,20 +118,19 @@ def test_ties_go_to_the_first_token_and_feature_of_the_whole(n_keep):
     assert {pair for pairs in on_threads(3, one) for pair in pairs} == expected
 
 
-def test_the_highest_of_rows_are_as_many_as_asked_whoever_has_them():
-    rng = torch.Generator().manual_seed(0)
-    values_TA = torch.randint(0, 5, (20, 12), generator=rng).float()
+def test_the_edge_of_rows_is_the_same_whoever_has_the_highest():
+    values_TA = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
     cuts = (slice(0, 1), slice(1, 1), slice(1, 12))  # one of the ranks has none
     shard = Shard(parts_of("crosscoder", n_layers=1, d_dict=12), n_ranks=3)
 
     def one(rank, meeting):
         ranks = ThreadRank(shard._replace(rank=rank), meeting)
-        return highest_of_rows(ranks, values_TA[:, cuts[rank]], 5, 12)
+        return edges_of_rows(ranks, values_TA[:, cuts[rank]], 5)
 
-    is_kept_TA = torch.cat(on_threads(3, one), dim=1)
-    assert (is_kept_TA.sum(1) == 5).all()
-    lowest = torch.where(is_kept_TA, values_TA, torch.inf).amin(1)
-    assert (torch.where(is_kept_TA, -torch.inf, values_TA).amax(1) <= lowest).all()
+    expected = values_TA.sort(dim=1, descending=True).values[:, 4:5]
+    assert torch.equal(edges_of_rows(ALONE, values_TA, 5), expected)
+    for edge_T1 in on_threads(3, one):
+        assert torch.equal(edge_T1, expected)
 
 
 class Waiting:
