@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
 from deepseemoe.config import load_run
+from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.fingerprint import fingerprint
@@ -77,6 +78,24 @@ def of_each_dictionary(pattern):
     )
 
 
+def groups():
+    """Return the dictionaries that each job of training_together.smk trains."""
+    together = RUN.batches.together
+    if together == "auto" and RUN.devices.on_gpu("dictionary"):
+        # Their bytes need torch, which plans of all other runs do without.
+        from deepseemoe.plan.together import fits_gpus, width_of
+
+        return groups_of(RUN, fits_gpus(RUN, width_of(RUN)))
+    return groups_of(RUN, at_most(1 if together == "auto" else together))
+
+
+def of_group(group, file):
+    """Return a file of each dictionary of a group."""
+    return [
+        f"<results>/{{run}}/dictionary/{name}/{window}/{file}" for name, window in group
+    ]
+
+
 def transcoders():
     """Return the dictionaries that write moe_out, and so have a map of writes."""
     return [
@@ -121,6 +140,11 @@ def gpu(*stages):
     n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
     # Two GPUs may be granted on two nodes, where one process cannot use them.
     return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
+
+
+def dictionary_processes():
+    """Return how many processes on CPUs share a dictionary; GPUs have one each."""
+    return 1 if RUN.devices.on_gpu("dictionary") else RUN.devices.processes
 
 
 def n_layers_read():

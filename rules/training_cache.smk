@@ -26,6 +26,7 @@ rule train_dictionary:
         mem_mb=8000,
     params:
         config=lambda wildcards: RUN.dictionary(wildcards.dictionary),
+        processes=dictionary_processes(),
         seed=RUN.seed,
     message:
         "Training {wildcards.dictionary} on {wildcards.window}"

@@ -35,7 +35,7 @@ def _model(run: RunConfig) -> Iterable[str]:
 
 
 def _devices(run: RunConfig) -> Iterator[str]:
-    wanted = {stage: run.devices.n_gpus(stage) for stage, _ in run.devices}
+    wanted = {stage: run.devices.n_gpus(stage) for stage in run.devices.stages}
     if not any(wanted.values()):
         return
     n_seen = n_gpus()

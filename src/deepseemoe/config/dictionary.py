@@ -86,6 +86,12 @@ class DictionaryConfig(Section):
         "dictionary_learning does; what is saved has it folded in.",
     )
     init_norm: float = Field(0.5, gt=0, description="Norm of a feature's decoder at the start.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="Seed of its random start; empty: the run's. Text comes in the run's order "
+        "whatever it is, so that several seeds train from one pass.",
+    )
     checkpoint_steps: int = Field(
         500, gt=0, description="Steps between checkpoints to resume from."
     )

@@ -34,15 +34,32 @@ DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 class DevicesConfig(Section):
     """Where each heavy stage computes: `cpu`, `cuda` (one GPU), or a number of GPUs.
 
-    Several GPUs are for a model that is too large for one: its layers are spread over them.
+    Several GPUs are for a model that is too large for one, whose layers are spread over them, and
+    for dictionaries that are, whose features are.
     """
 
     model: Device = Field("cpu", description="Training of NanoMoE.")
     activations: Devices = Field("cpu", description="Capture of activations; `live` runs there.")
-    dictionary: Device = Field("cpu", description="Training of dictionaries.")
+    dictionary: Devices = Field(
+        "cpu", description="Training of dictionaries; several GPUs share each one's features."
+    )
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
     experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share each dictionary's features where `dictionary` is cpu; "
+        "for trying out what several GPUs do.",
+    )
+    gpu_gib: float = Field(
+        80.0, gt=3, description="Memory of a GPU (GiB), for batches.together: auto and for `plan`."
+    )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that have a key here."""
+        return tuple(name for name, _ in self if name not in ("processes", "gpu_gib"))
 
     def on_gpu(self, stage: str) -> bool:
         """Return whether a stage computes on GPUs."""
@@ -148,6 +165,14 @@ class RunConfig(Section):
             problems += self._form_problems(longest)
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")
+        if (
+            self.batches.source == "live"
+            and max(self.devices.n_gpus("dictionary"), self.devices.processes) > 1
+        ):
+            problems.append(
+                "devices: batches.source live trains dictionaries in one process on one device; "
+                "write dictionary: cuda or cpu and leave processes, or write source: cache"
+            )
         if self.corpus.chat_key and self.model.source != "hub":
             problems.append(
                 f"corpus.chat_key: the tokenizer of model.source {self.model.source} has no chat "

@@ -3,7 +3,7 @@
 Axes as in `layout`: D d_model, L layers, F features, C columns, R and W columns of a part.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,16 +39,21 @@ class Weights(NamedTuple):
         if self.thresholds is not None:
             yield self.thresholds
 
+    def replaced(self, tensors: Iterable[Tensor]) -> "Weights":
+        """Return weights of this kind made of other tensors, in the order of `tensors`."""
+        others = iter(tensors)
+        return Weights(
+            tuple(next(others) for _ in self.encoders),
+            next(others),
+            tuple(next(others) for _ in self.decoders),
+            next(others),
+            tuple(next(others) for _ in self.skips),
+            None if self.thresholds is None else next(others),
+        )
+
     def to(self, device: str | torch.device) -> "Weights":
         """Return the weights on `device`."""
-        return Weights(
-            tuple(encoder.to(device) for encoder in self.encoders),
-            self.encoder_bias.to(device),
-            tuple(decoder.to(device) for decoder in self.decoders),
-            self.decoder_bias.to(device),
-            tuple(skip.to(device) for skip in self.skips),
-            None if self.thresholds is None else self.thresholds.to(device),
-        )
+        return self.replaced(tensor.to(device) for tensor in self.tensors())
 
     def cut(self, whole: Sequence[Part], parts: Sequence[Part]) -> "Weights":
         """Return the same weights as those of `parts`, which cut up the parts `whole`; views."""

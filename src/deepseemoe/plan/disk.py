@@ -73,9 +73,9 @@ def _dictionaries(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Figure]:
     n_bytes = sum(shape.file_bytes for shape in shapes)
     yield Figure("dictionaries", n_bytes, "bytes", f"weights.safetensors of {len(shapes)}")
     sizes = sorted((shape.checkpoint_bytes for shape in shapes), reverse=True)
-    live = run.batches.source == "live"
-    at_once = sizes if live else sizes[:2]
-    how = f"of {'all' if live else 'two jobs'}, and one more while it is replaced; not kept"
+    many = run.batches.rules != "cache"  # at worst all are trained at once
+    at_once = sizes if many else sizes[:2]
+    how = f"of {'all' if many else 'two jobs'}, and one more while it is replaced; not kept"
     yield Figure("checkpoints", sum(at_once) + sizes[0], "bytes", how)
 
 
