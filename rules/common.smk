@@ -21,6 +21,7 @@ WINDOWS = [str(window) for window in RUN.windows]
 # Files from outside: where one changes, what was made of it is made again.
 TEXT_FILES = fingerprint(RUN.corpus.paths)
 MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
+IMPORTED_FILES = fingerprint(RUN.imported_folders())
 
 
 wildcard_constraints:
@@ -94,6 +95,27 @@ def of_group(group, file):
     return [
         f"<results>/{{run}}/dictionary/{name}/{window}/{file}" for name, window in group
     ]
+
+
+def imported():
+    """Return the dictionaries that are read from files of other tools."""
+    return [name for name, entry in RUN.dictionaries.items() if entry.imported]
+
+
+def trained():
+    """Return the dictionaries that the run trains."""
+    return [name for name in RUN.dictionaries if name not in imported()]
+
+
+def of_each_trained(pattern):
+    """Return `pattern` for each dictionary that the run trains, and each window."""
+    return expand(pattern, dictionary=trained(), window=WINDOWS, allow_missing=True)
+
+
+def imported_params(dictionary):
+    """Return what of an entry says which files are read, and what they must have."""
+    wanted = ("imported", "d_dict", "k")
+    return {key: RUN.dictionary(dictionary)[key] for key in wanted}
 
 
 def transcoders():

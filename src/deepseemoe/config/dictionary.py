@@ -7,10 +7,35 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from deepseemoe.config.base import Section
+from deepseemoe.names import Window
+
+
+class ImportedConfig(Section):
+    """Published SAEs of the residual stream, read in place of training; windows are one layer."""
+
+    format: Literal["saelens", "dictionary_learning"] = Field(
+        description="The tool whose files they are."
+    )
+    folder: str = Field(
+        min_length=1,
+        description="Folder of the SAE; `{layer}` in it stands for the layer, as 11, and "
+        "`{window}` for the window, as L11-L11.",
+    )
+
+    def folder_of(self, window: Window) -> str:
+        """Return the folder of a window's SAE."""
+        named = self.folder.replace("{window}", str(window))
+        return named.replace("{layer}", str(window.first))
 
 
 class DictionaryConfig(Section):
     """A named dictionary; one is trained for every window of layers."""
+
+    imported: ImportedConfig | None = Field(
+        None,
+        description="Read this dictionary from files of another tool; then only `d_dict` and `k` "
+        "of the other keys count, and must be what the files have.",
+    )
 
     kind: Literal["crosscoder", "transcoder"] = Field(
         "crosscoder",

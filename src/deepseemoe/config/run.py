@@ -163,6 +163,7 @@ class RunConfig(Section):
         longest = max(self.windows, key=lambda window: len(window.layers), default=None)
         if longest is not None:
             problems += self._form_problems(longest)
+        problems += self._import_problems()
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")
         if (
@@ -200,6 +201,30 @@ class RunConfig(Section):
                     f"layers of {window}, which share it with activation topk"
                 )
 
+    def _import_problems(self) -> Iterator[str]:
+        """Yield what is wrong with imported dictionaries, as far as no file is looked at."""
+        for name, entry in self.dictionaries.items():
+            if not entry.imported:
+                continue
+            if entry.kind != "crosscoder":
+                yield (
+                    f"dictionaries.{name}: imported SAEs are of kind crosscoder, on one layer; "
+                    f"found kind {entry.kind}"
+                )
+            longer = [str(window) for window in self.windows if len(window.layers) > 1]
+            if longer:
+                yield (
+                    f"dictionaries.{name}: an imported SAE reads one layer, and the run has the "
+                    f"windows {', '.join(longer)}; write windows of one layer, as "
+                    f"{Window(self.windows[0].first, self.windows[0].first)}"
+                )
+            folder = entry.imported.folder
+            if len(self.windows) > 1 and "{layer}" not in folder and "{window}" not in folder:
+                yield (
+                    f"dictionaries.{name}.imported.folder: {folder} is one folder for "
+                    f"{len(self.windows)} windows; write {{layer}} or {{window}} in it"
+                )
+
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
         return getattr(self, section).model_dump(mode="json")
@@ -207,6 +232,11 @@ class RunConfig(Section):
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""
         return self.dictionaries[name].model_dump(mode="json")
+
+    def imported_folders(self) -> list[str]:
+        """Return the folders of all imported dictionaries, on all windows."""
+        entries = [entry.imported for entry in self.dictionaries.values() if entry.imported]
+        return [entry.folder_of(window) for entry in entries for window in self.windows]
 
     def sites(self) -> tuple[str, ...]:
         """Return the names of all arrays that the activation stores must hold, in a fixed order."""

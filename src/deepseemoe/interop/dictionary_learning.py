@@ -60,7 +60,7 @@ def write(dictionary: Dictionary, folder: Path, *, model: str) -> None:
     """
     refuse_unless_square(dictionary, "dictionary_learning")
     if dictionary.weights.skips:
-        refuse(dictionary, "dictionary_learning", "it has skip connections", "sparsify or saelens")
+        refuse(dictionary, "dictionary_learning", "it has skip connections")
     folded, name = fold(dictionary), _class_of(dictionary)
     for block in folded.blocks:
         home = layer_folder(folder, dictionary, block)
@@ -109,22 +109,25 @@ def _save(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _config(dictionary: Dictionary, block: Block, name: str, model: str) -> dict[str, Any]:
-    layer, width = source_layer(dictionary, block), block.encoder_FR.shape[1]
+    first, width = source_layer(dictionary, block), block.encoder_FR.shape[1]
+    names = [f"{dictionary.writes}_layer_{first + place}" for place in range(len(block.reads))]
     trainer = {
         "dict_class": name,
         "k": block.k or dictionary.k,
         "activation_dim": width,
         "dict_size": len(block.encoder_FR),
-        "layer": layer,
+        "layer": first,
         "lm_name": model,
-        "submodule_name": f"{dictionary.writes}_layer_{layer}",
+        "submodule_name": names[0],
+        **({"submodule_names": names} if len(names) > 1 else {}),
         "device": "cpu",
     }
+    reads_what_it_writes = dictionary.reads == dictionary.writes
     return {
         "trainer": trainer,
         "buffer": {
             "d_submodule": width,
-            "io": "out" if dictionary.reads == "resid_post" else "in_out",
+            "io": "out" if reads_what_it_writes else "in_and_out",
             "ctx_len": None,
         },
         "deepseemoe": described(dictionary, model),
@@ -218,6 +221,8 @@ def sizes(folder: Path) -> tuple[int, int]:
 def hook_names(folder: Path) -> tuple[str, ...] | None:
     """Return what `config.json` says that the dictionary reads, None where it does not say."""
     trainer = _trainer(folder)
+    if names := trainer.get("submodule_names"):  # ours, of several layers
+        return tuple(map(str, names))
     if name := trainer.get("submodule_name"):
         return (str(name),)
     layer = trainer.get("layer")

@@ -40,6 +40,31 @@ WRONG = [
         "activations.hook_point: unknown key; did you mean 'hook_points'?",
     ),
     (
+        {"dictionaries": {"a": {"imported": {"format": "saelens", "folder": "sae"}}}},
+        "dictionaries.a: an imported SAE reads one layer, and the run has the windows L00-L01, "
+        "L01-L02; write windows of one layer, as L00-L00",
+    ),
+    (
+        {
+            "windows": ["L00-L00", "L01-L01"],
+            "dictionaries": {"a": {"imported": {"format": "saelens", "folder": "sae"}}},
+        },
+        "dictionaries.a.imported.folder: sae is one folder for 2 windows; write {layer} or",
+    ),
+    (
+        {
+            "windows": ["L00-L00"],
+            "dictionaries": {
+                "a": {"kind": "transcoder", "imported": {"format": "saelens", "folder": "sae"}}
+            },
+        },
+        "dictionaries.a: imported SAEs are of kind crosscoder, on one layer; found kind transcoder",
+    ),
+    (
+        {"dictionaries": {"a": {"imported": {"format": "sae_lens", "folder": "sae"}}}},
+        "did you mean 'saelens'? (found 'sae_lens')",
+    ),
+    (
         {"windows": ["L03-L01"]},
         "windows.0: last layer 1 comes before first layer 3 (found 'L03-L01')",
     ),
