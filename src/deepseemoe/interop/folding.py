@@ -85,7 +85,7 @@ def fold(dictionary: Dictionary) -> Folded:
     """Return the dictionary for raw activations, on the CPU."""
     dictionary = dictionary.to("cpu")
     skips = _skips(dictionary)
-    bias_SD = dictionary.decoder_bias_LD.double().clone()
+    bias_SD = dictionary.decoder_bias_SD.double().clone()
     for layer, skip_DD in enumerate(skips):
         slot = range(dictionary.n_slots)[dictionary.outputs][layer]
         bias_SD[slot] -= skip_DD @ dictionary.reading.mean_LD[layer].double()
