@@ -193,3 +193,13 @@ def test_the_step_is_that_of_adam_on_the_sums(width, step, divisor, has_extra, d
     torch.testing.assert_close(weight, twin, **tolerance)
     torch.testing.assert_close(mine.first[0], theirs.first[0], **TOLERANCE[dtype])
     torch.testing.assert_close(mine.second[0], theirs.second[0], **TOLERANCE[dtype])
+
+
+def test_the_self_test_passes_and_sees_a_kernel_that_is_wrong(monkeypatch, caplog):
+    from deepseemoe.dictionary.kernels import self_test
+
+    assert self_test.agrees(torch.device(DEVICE))
+    right = self_test.dot_products
+    monkeypatch.setattr(self_test, "dot_products", lambda *args: right(*args) * 1.001)
+    assert not self_test.agrees(torch.device(DEVICE))
+    assert "wrong results of dot_products" in caplog.text

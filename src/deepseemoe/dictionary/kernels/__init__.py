@@ -50,7 +50,11 @@ def loaded() -> Kernels:
 
 @cache
 def _can_run(device: torch.device) -> bool:
-    """Return whether Triton is there and compiles for this GPU."""
+    """Return whether Triton is there, and its kernels right on this GPU."""
     if find_spec("triton") is None or torch.version.hip:
         return False
-    return torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        return False
+    from deepseemoe.dictionary.kernels.self_test import agrees
+
+    return agrees(device)
