@@ -4,19 +4,10 @@ import json
 
 import pytest
 import torch
+import yaml
 from runs import ROOT, planned, prepare, snakemake
 
 D_MODEL, D_DICT, K = 32, 96, 8
-
-CONFIG = """name: small
-windows: [L00-L00, L01-L01]
-dictionaries:
-  crosscoder: null
-  sae:
-    imported: {{format: dictionary_learning, folder: {folder}/resid_post_layer_{{layer}}}}
-    d_dict: {d_dict}
-    k: 8
-"""
 
 
 def published(folder, layer):
@@ -44,12 +35,13 @@ def made(tmp_path_factory):
     workdir = prepare(tmp_path_factory.mktemp("imported"))
     for layer in (0, 1):
         published(workdir, layer)
-    small = (ROOT / "tests/config/small.yaml").read_text()
-    kept = small.partition("\ndictionaries:")[0] + "\n" + small[small.index("experts:") :]
-    kept = kept.replace("windows: [L00-L01, L01-L01]\n", "").replace("name: small\n", "")
-    entry = CONFIG.format(folder=workdir, d_dict=D_DICT).replace("  crosscoder: null\n", "")
+    run = yaml.safe_load((ROOT / "tests/config/small.yaml").read_text())
+    folder = f"{workdir}/resid_post_layer_{{layer}}"
+    imported = {"format": "dictionary_learning", "folder": folder}
+    run["windows"] = ["L00-L00", "L01-L01"]
+    run["dictionaries"] = {"sae": {"imported": imported, "d_dict": D_DICT, "k": K}}
     config = workdir / "run.yaml"
-    config.write_text(entry + kept)
+    config.write_text(yaml.safe_dump(run))
     return workdir, config
 
 

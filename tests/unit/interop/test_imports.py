@@ -57,12 +57,19 @@ def test_a_file_of_sae_lens_from_before_version_6(tmp_path):
 
 
 def test_thresholds_of_sae_lens_are_compared_without_equality(tmp_path):
-    z_TF, _ = expected(inputs())
-    at_edge = float(z_TF[z_TF > 0].median())
-    folder = sae_lens(
-        tmp_path, "jumprelu", tensors={"threshold": torch.full((D_SAE,), at_edge).contiguous()}
-    )
-    check(read_dictionary(folder, format="saelens", window=LAYER), threshold=at_edge)
+    """Numbers that float32 has exactly: each feature is one column of the input."""
+    tensors = {
+        "W_enc": torch.eye(D_IN)[:, :D_SAE],
+        "b_enc": torch.zeros(D_SAE),
+        "b_dec": torch.zeros(D_IN),
+        "threshold": torch.full((D_SAE,), 0.5),
+    }
+    folder = sae_lens(tmp_path, "jumprelu", tensors=tensors)
+    above = float(torch.nextafter(torch.tensor(0.5), torch.tensor(1.0)))
+    x = torch.zeros(1, 1, D_IN)
+    x[0, 0, :3] = torch.tensor([0.5, above, 0.25])
+    found = dense(read_dictionary(folder, format="saelens", window=LAYER), x)
+    assert found.tolist() == [[0.0, above, 0.0, 0.0, 0.0, 0.0]]
 
 
 def test_a_training_checkpoint_of_sae_lens_has_one_threshold_on_scores(tmp_path):
@@ -162,7 +169,7 @@ WRONG_LENS = [
     ({"architecture": "temporal"}, "architecture 'temporal'; can be imported: standard, topk"),
     ({"drop": ("d_sae",)}, "cfg.json: no key 'd_sae'; found architecture, d_in"),
     ({"d_in": "4"}, "cfg.json: d_in is '4', expected int"),
-    ({"d_sae": 7}, r"W_dec has the shape \(6, 8\), expected \(7, 4\)"),
+    ({"d_sae": 7}, r"W_dec has the shape \(6, 8\), expected \(7, 8\)"),
     ({"drop": ("W_dec",)}, "no tensor 'W_dec'; found W_enc, b_dec, b_enc"),
     ({"architecture": "jumprelu"}, "no tensor 'threshold'; found"),
     ({"architecture": "topk"}, "cfg.json: no key 'k'"),
