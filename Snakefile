@@ -22,6 +22,7 @@ include: "rules/routing.smk"
 include: "rules/experts.smk"
 include: "rules/labels.smk"
 include: "rules/report.smk"
+include: "rules/justify.smk"
 
 
 localrules:

@@ -1,7 +1,8 @@
 """What all rules share: the validated configuration, the wildcards, and the lists of files.
 
 Wildcards: run (this run only), split (train, select, test), shard (five digits), dictionary (a named
-entry of the configuration), window (L08-L10, both ends in, from 0).
+entry of the configuration), window (L08-L10, both ends in, from 0); and for `justify` arm (on what
+and how large a dictionary is trained, as trained-F256-k8), seed, weights (trained, random).
 """
 
 import sys
@@ -11,12 +12,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
 from deepseemoe.config import load_run
+from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.fingerprint import fingerprint
 
 RUN = load_run(config)
 WINDOWS = [str(window) for window in RUN.windows]
+# Where the target `justify` lays its windows; empty where the configuration cannot know the layers.
+JUSTIFIED = plan.justified_layers(RUN)
+JUSTIFIED_WINDOWS = plan.windows_of(RUN.justify, JUSTIFIED) if JUSTIFIED else ()
+JUSTIFIED_SITES = [f"resid_post/L{layer:02d}" for layer in JUSTIFIED.layers] if JUSTIFIED else []
 # Files from outside: where one changes, what was made of it is made again.
 TEXT_FILES = fingerprint(RUN.corpus.paths)
 MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
@@ -27,7 +33,10 @@ wildcard_constraints:
     split="|".join(SPLITS),
     shard=r"\d{5}",
     dictionary="|".join(RUN.dictionaries),
-    window="|".join(WINDOWS),
+    window="|".join(dict.fromkeys([*WINDOWS, *map(str, JUSTIFIED_WINDOWS)])),
+    weights="trained|random",
+    arm=r"(trained|shuffled|random)-F\d+-k\d+",
+    seed=r"\d+",
 
 
 def shards(split):
@@ -116,11 +125,54 @@ def tables():
     return expand(of_all + write_tables(), run=RUN.name)
 
 
+def justified_stores(split):
+    """Return a function of the wildcards `arm` or `weights`: the stores `justify` reads of a split."""
+    n_tokens = {
+        "train": RUN.justify.n_tokens,
+        "select": RUN.corpus.n_tokens.select,
+        "test": RUN.justify.test_tokens,
+    }[split]
+    # A shard more than the tokens fill: position 0 of every document is not valid.
+    n_shards = min(RUN.corpus.n_shards(split), n_tokens // RUN.corpus.shard_tokens + 1)
+
+    def of(wildcards):
+        weights = wildcards.get("weights") or wildcards.arm.split("-")[0]
+        return [
+            f"<results>/{{run}}/justify/activations/{weights}/{split}/{shard}.zarr".replace(
+                "shuffled", "trained"
+            )
+            for shard in shards(split)[:n_shards]
+        ]
+
+    return of
+
+
+def justified_dictionaries(wildcards):
+    """Return the weights of all dictionaries that the arms of a window and seed are made of."""
+    config, window = RUN.justify, plan.Window.parse(wildcards.window)
+    arms = plan.evaluated(config, window, wildcards.weights, int(wildcards.seed))
+    found = [one for arm in arms for one in plan.members(config, arm, window)]
+    folder = "<results>/{{run}}/justify/dictionary/{}/{}/{{seed}}/weights.safetensors"
+    return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
+
+
+def justified_model(wildcards):
+    """Return the folder of the model with trained or random weights, as an input."""
+    is_random = wildcards.weights == "random"
+    return ["<results>/{run}/justify/random_model"] if is_random else model_folder()
+
+
 def gpu(*stages):
     """Return the resources of a job that does these stages: its GPUs, all of one node."""
     n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
     # Two GPUs may be granted on two nodes, where one process cannot use them.
     return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
+
+
+def justify_training():
+    """Return the keys of `justify` that a dictionary's training depends on; size and k are its arm."""
+    keys = ("n_tokens", "batch_tokens", "learning_rate", "init_norm", "checkpoint_steps", "format")
+    return {key: RUN.stage("justify")[key] for key in keys}
 
 
 def n_layers_read():
