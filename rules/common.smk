@@ -156,6 +156,31 @@ def justified_dictionaries(wildcards):
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
 
 
+def justified_sums():
+    """Return the sums of every evaluation of `justify`."""
+    pattern = "<results>/{{run}}/justify/evaluation/{}/{}/{}/sums.parquet"
+    return [pattern.format(*which) for which in plan.evaluations(RUN)]
+
+
+def stability_members(wildcards):
+    """Return the dictionaries of each arm of a window that all seeds train, as in their paths."""
+    window = plan.Window.parse(wildcards.window)
+    arms = [arm for arm in plan.arms_of(RUN.justify, window) if arm in plan.ALL_SEEDS]
+    return {
+        arm: [f"{m.arm}/{m.window}" for m in plan.members(RUN.justify, arm, window)]
+        for arm in arms
+    }
+
+
+def stability_dictionaries(wildcards):
+    """Return the weights that `stability_members` names, of all seeds."""
+    return [
+        f"<results>/{{run}}/justify/dictionary/{one}/{seed}/weights.safetensors"
+        for one in dict.fromkeys(sum(stability_members(wildcards).values(), []))
+        for seed in RUN.justify.seeds
+    ]
+
+
 def justified_model(wildcards):
     """Return the folder of the model with trained or random weights, as an input."""
     is_random = wildcards.weights == "random"
@@ -173,6 +198,12 @@ def justify_training():
     """Return the keys of `justify` that a dictionary's training depends on; size and k are its arm."""
     keys = ("n_tokens", "batch_tokens", "learning_rate", "init_norm", "checkpoint_steps", "format")
     return {key: RUN.stage("justify")[key] for key in keys}
+
+
+def justify_evaluation():
+    """Return `justify` without what only decides on, or adds to, what was evaluated."""
+    later = ("layers", "widths", "endpoint", "max_fvu", "n_bootstrap", "confidence")
+    return {key: value for key, value in RUN.stage("justify").items() if key not in later}
 
 
 def n_layers_read():

@@ -121,9 +121,101 @@ rule evaluate_arms:
         **gpu("evaluation"),
         mem_mb=8000,
     params:
-        config=RUN.stage("justify"),
+        config=justify_evaluation(),
         model=model_params(),
     message:
         "Evaluating the arms of {wildcards.window}, seed {wildcards.seed}, {wildcards.weights} model"
     script:
         "../workflow/scripts/evaluate_arms.py"
+
+
+rule measure_stability:
+    """Compare the features that dictionaries of different seeds found on one window."""
+    input:
+        stability_dictionaries,
+    output:
+        "<results>/{run}/justify/stability/{window}.json",
+    log:
+        "<logs>/{run}/measure_stability/{window}.log",
+    benchmark:
+        "<benchmarks>/{run}/measure_stability/{window}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        members=stability_members,
+        seeds=RUN.justify.seeds,
+    message:
+        "Comparing the seeds of {wildcards.window}"
+    script:
+        "../workflow/scripts/measure_stability.py"
+
+
+rule compare_arms:
+    """Put all arms into one table, choose width and layers by the rules, and say what was found."""
+    input:
+        sums=justified_sums(),
+        stability=expand(
+            "<results>/{{run}}/justify/stability/{window}.json", window=JUSTIFIED_WINDOWS
+        ),
+        select=expand(
+            "<results>/{{run}}/justify/activations/trained/select/{shard}.zarr",
+            shard=shards("select")[:1],
+        ),
+    output:
+        table="<results>/{run}/justify/table.parquet",
+        finding="<results>/{run}/justify/finding.json",
+    log:
+        "<logs>/{run}/compare_arms.log",
+    benchmark:
+        "<benchmarks>/{run}/compare_arms.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+    params:
+        config=RUN.stage("justify"),
+        layers=str(JUSTIFIED),
+    message:
+        "Comparing the arms of run {wildcards.run}"
+    script:
+        "../workflow/scripts/compare_arms.py"
+
+
+rule draw_justification:
+    """Draw the figure of the comparison, and the page with its sentences and table."""
+    input:
+        table="<results>/{run}/justify/table.parquet",
+        finding="<results>/{run}/justify/finding.json",
+    output:
+        figure=report(
+            "<results>/{run}/justify/figure.svg",
+            caption="../workflow/report/justification.rst",
+            category="Justification",
+        ),
+        copies=[
+            f"<results>/{{run}}/justify/figure.{kind}"
+            for kind in RUN.report.formats
+            if kind != "svg"
+        ],
+        page=report(
+            "<results>/{run}/justify/page.html",
+            caption="../workflow/report/justification.rst",
+            category="Justification",
+        ),
+    log:
+        "<logs>/{run}/draw_justification.log",
+    benchmark:
+        "<benchmarks>/{run}/draw_justification.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    message:
+        "Drawing what the comparison of run {wildcards.run} found"
+    script:
+        "../workflow/scripts/draw_justification.py"

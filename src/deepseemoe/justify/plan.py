@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CROSSCODER = "crosscoder"
 SEPARATE = ("features-l0", "features-pairs", "cost-l0", "cost-pairs")
+ALL_SEEDS = (CROSSCODER, *SEPARATE)
+"""Arms whose stability over seeds is measured."""
 MAX_COPIED = 16_384
 """Features of the arm `copy`, whose least squares hold a square matrix of them: 1 GiB."""
 
