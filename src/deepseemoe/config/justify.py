@@ -92,6 +92,8 @@ class JustifyConfig(Section):
         narrow = [width for width in self.widths if width != "all" and width < 1]
         if narrow:
             raise ValueError(f"widths: {narrow[0]} is no number of layers; 1 is the smallest")
+        if "features-l0" not in self.arms:
+            raise ValueError("arms: features-l0 must be among them, as all gains are over it")
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} holds one twice; each is a repetition")
         if self.k >= self.d_dict:

@@ -125,6 +125,11 @@ class RunConfig(Section):
                         f"windows: no router of the model reads {name} on {window}; layers with "
                         f"experts are {moe_layers[0]} to {moe_layers[-1]}"
                     )
+        if self.justify.layers is not None and self.justify.layers.last > last:
+            yield (
+                f"justify.layers: {self.justify.layers} goes beyond the model, whose last layer is "
+                f"{last}"
+            )
         for layer in self.activations.layers:
             if not 0 <= layer <= last:
                 yield f"activations.layers: {layer} is not a layer of the model, 0 to {last}"

@@ -1,7 +1,10 @@
 """All evaluations of the experiment, and the quantities that are made of them.
 
-Averages over a width give every layer the same weight, and within a layer every window that covers
-it, so that widths compare although the middle layers lie in more windows than the outer ones.
+The question is how many neighbours a layer needs. So the FVU of a width is the mean over layers of
+the FVU of each in the window that is centred on it (at the ends, the outermost window; at even
+widths, the window that reaches one layer further down), and no layer is judged at the edge of a
+window while it could be inside. What is measured of routers and of the whole model is averaged over
+all windows, every router with the same weight.
 """
 
 from collections import Counter
@@ -79,6 +82,10 @@ class Evidence:
             self._parts(arm, endpoint, window, routers=routers, seeds=seeds, source=source)
             for window in windows
         ]
+        if endpoint == "fvu" and len(windows) > 1:
+            found = [
+                _at_home(parts, own, windows) for own, parts in zip(windows, found, strict=True)
+            ]
         return _averaged(found) if any(found) else None
 
     def by_layer(
@@ -106,6 +113,18 @@ class Evidence:
             if (key.arm, key.endpoint) == (arm, endpoint) and _is_asked(key, window, routers)
         ]
         return {key: np.stack([by_seed[seed].sums[key] for seed in seeds]) for key in wanted}
+
+
+def home_of(layer: int, windows: Sequence[Window]) -> Window:
+    """Return the window whose centre is nearest to a layer, the lower one of two."""
+    return min(windows, key=lambda window: (abs(window.first + window.last - 2 * layer), window))
+
+
+def _at_home(
+    parts: Mapping[Key, NDArray[np.float64]], own: Window, windows: Sequence[Window]
+) -> dict[Key, NDArray[np.float64]]:
+    """Return the sums of the layers whose home is the window `own`."""
+    return {key: both for key, both in parts.items() if home_of(key.layer, windows) == own}
 
 
 def _averaged(windows: Sequence[Mapping[Key, NDArray[np.float64]]]) -> Ratios:
