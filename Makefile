@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint peers test-peers clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -29,5 +31,19 @@ $(STAMP): pyproject.toml envs/constraints.txt
 	$(BIN)/python -m pip install --quiet -c envs/constraints.txt -e ".[test]"
 	touch $@
 
+# sae-lens, eai-sparsify and dictionary-learning, in an environment of their own beside an editable install of ours.
+peers: $(PEERS_STAMP)
+
+test-peers: $(PEERS_STAMP)
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -q tests/peers
+
+$(PEERS_STAMP): pyproject.toml envs/constraints.txt envs/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet -c envs/constraints.txt torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet -c envs/constraints.txt -e ".[test]"
+	$(PEERS)/bin/python -m pip install --quiet --no-deps -r envs/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV) $(PEERS) .snakemake

@@ -101,12 +101,12 @@ def main(
 
 def table(cases: Sequence[Case]) -> str:
     """Return the cases as text: one row for each contestant, with our speed relative to it."""
-    lines = [f"{'case':<24} {'contestant':<22} {'median':>12} {'unit':<8} {'ours is':>8}"]
+    lines = [f"{'case':<24} {'contestant':<30} {'median':>12} {'unit':<8} {'ours is':>8}"]
     for case in cases:
         for name in case.seconds:
             ratio = "" if name == OURS else f"{case.speed_against(name):7.2f}x"
             value = f"{case.value(name):12,.1f}"
-            lines.append(f"{case.case:<24} {name:<22} {value} {case.unit:<8} {ratio:>8}")
+            lines.append(f"{case.case:<24} {name:<30} {value} {case.unit:<8} {ratio:>8}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The console script `deepseemoe`, for what is no stage: check, plan, schema, look."""
+"""The console script `deepseemoe`, for what is no stage: check, plan, export, import and so on."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ import yaml
 
 from deepseemoe.config import ConfigError, load_run
 from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, schema_text
+from deepseemoe.interop.command import add_export, add_import, run_export, run_import
 from deepseemoe.plan.command import add_plan, run_plan
 
 DEFAULT_CONFIG = Path("config/config.yaml")
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument("--dictionary", help="its name; the first of the run where it is left out")
     look.add_argument("--n", type=int, default=10, help="rows to show (default 10)")
     look.set_defaults(run=_look)
+    add_export(commands).set_defaults(run=_export)
+    add_import(commands).set_defaults(run=_import)
     return parser
 
 
@@ -105,6 +108,16 @@ def _look(options: argparse.Namespace) -> int:
     from deepseemoe.report.look import look
 
     print(look(options.results, options.what, dictionary=options.dictionary, n_rows=options.n))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    print(run_export(options))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    print(run_import(options))
     return 0
 
 

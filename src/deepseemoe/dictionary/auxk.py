@@ -5,20 +5,28 @@ Appendix A.2 of Gao et al. 2024 (arXiv 2406.04093): dead features fit what the o
 
     weight * min(n_dead / k_aux, 1) * mean |e - ê|² / mean |e - mean e|²     e = y - ŷ, held fixed
 
-Departure: z_dead are pre-activations, without relu. A feature that is dead because all of its
-pre-activations are negative gets no gradient through a relu, so its encoder would never move.
+Two departures. z_dead are pre-activations, without relu: a feature that is dead because all of its
+pre-activations are negative gets no gradient through a relu, so its encoder would never move. And
+the means are over every `every`-th token of a batch, another set at each step: all of it is dense
+in the dead features, and a direction to grow in needs fewer tokens than a fit (docs/log.md).
 
-Axes: T tokens, F features, A dead features, C columns of the window, R and W columns of a part.
+Axes: T tokens (those that are used), A dead features, C columns of the window, R and W columns of a
+part.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from deepseemoe.dictionary.selection import Job
+from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.scan import Job
 from deepseemoe.dictionary.weights import Weights
+
+ENOUGH_TOKENS = 512
+MOST_STRIDE = 4
 
 
 class AuxK(NamedTuple):
@@ -27,104 +35,141 @@ class AuxK(NamedTuple):
     is_dead_F: Tensor
     k_aux: int
     weight: float
+    step: int = 0
+
+    def tokens(self, n_tokens: int) -> slice:
+        """Return which tokens of a batch are used at this step."""
+        every = max(1, min(MOST_STRIDE, n_tokens // ENOUGH_TOKENS))
+        return slice(self.step % every, None, every)
+
+
+class AuxRows(NamedTuple):
+    """The gradient of the dead features of a part; `rows` are their places in it, rising."""
+
+    rows: Tensor
+    encoder: Tensor
+    decoder: Tensor
+    bias: Tensor
+
+    def add_to(
+        self, block: Tensor, first: int, stop: int, *, of: Literal["encoder", "decoder"]
+    ) -> None:
+        """Add the rows `first` to `stop` - 1 to a block of the part's gradient."""
+        edges = torch.tensor([first, stop], device=self.rows.device)
+        start, end = torch.searchsorted(self.rows, edges).tolist()
+        if start < end:
+            places, mine = self.rows[start:end] - first, getattr(self, of)[start:end]
+            block.index_add_(0, places, mine)
+
+    def norm(self) -> float:
+        """Return a bound of the norm of the gradient of encoders and decoders."""
+        norms = [torch.linalg.vector_norm(part) for part in (self.encoder, self.decoder)]
+        return float(norms[0] + norms[1])
+
+
+class Revival(NamedTuple):
+    """AuxK's loss before its weight, the weight, and the gradient of both together."""
+
+    loss: float
+    weight: float
+    rows: Sequence[AuxRows]
+
+    def add_to_bias(self, bias_F: Tensor, parts: Sequence[Part]) -> None:
+        """Add the gradient of the encoder bias."""
+        for part, mine in zip(parts, self.rows, strict=True):
+            bias_F.index_add_(0, mine.rows + part.first, mine.bias)
 
 
 class DeadPart(NamedTuple):
-    """The dead features of one part: rows in it, and their decoders."""
+    """The dead features of one part: rows in it, their weights, and what they read."""
 
-    job: Job
     rows: Tensor
+    encoder_AR: Tensor
+    bias_A: Tensor
     decoder_AW: Tensor
+    inputs_TR: Tensor
     columns: slice
 
 
-def add_auxk(
-    grads: Weights,
-    weights: Weights,
-    jobs: Sequence[Job],
-    error_TC: Tensor,
-    *,
-    d_model: int,
-    auxk: AuxK,
-) -> tuple[float, float]:
-    """Add the loss's gradients to `grads`; return the loss before its weight, and the weight.
+def auxk(
+    weights: Weights, jobs: Sequence[Job], error_TC: Tensor, dead: AuxK, *, d_model: int
+) -> Revival | None:
+    """Return AuxK's loss and gradient; `error_TC` is ŷ - y of all tokens of the batch.
 
-    `error_TC` is ŷ - y. Dense, but in the dead features only. Both numbers are 0 where no feature
-    is dead, or where nothing is left to fit.
+    Dense, but in the dead features only. None where none is dead, or where nothing is left to fit.
     """
-    dead = [_dead_part(weights, job, auxk.is_dead_F, d_model) for job in jobs]
-    n_dead = sum(len(part.rows) for part in dead)
-    residual_TC = error_TC.neg()
+    n_dead = int(dead.is_dead_F.sum())
+    if n_dead == 0:
+        return None
+    tokens = dead.tokens(len(error_TC))
+    residual_TC = error_TC[tokens].neg()
     spread = float((residual_TC - residual_TC.mean(0)).square_().sum())
-    if n_dead == 0 or spread == 0:
-        return 0.0, 0.0
-    weight = auxk.weight * min(n_dead / auxk.k_aux, 1.0)
-    z_TA, is_kept_TA = _highest_preactivations(weights, dead, auxk.k_aux)
-    miss_TC = _decode(dead, z_TA).sub_(residual_TC)
+    if spread == 0:
+        return None
+    parts = [_dead_part(weights, job, dead.is_dead_F, tokens, d_model) for job in jobs]
+    weight = dead.weight * min(n_dead / dead.k_aux, 1.0)
+    z_TA, is_kept_TA = _highest_preactivations(parts, dead.k_aux)
+    miss_TC = _decode(parts, z_TA).sub_(residual_TC)
     loss = float(torch.dot(miss_TC.view(-1), miss_TC.view(-1))) / spread
     slope_TC = miss_TC.mul_(2 * weight / spread)
-    _add_gradients(grads, dead, z_TA, is_kept_TA, slope_TC)
-    return loss, weight
+    return Revival(loss, weight, [*_gradients(parts, z_TA, is_kept_TA, slope_TC)])
 
 
-def _dead_part(weights: Weights, job: Job, is_dead_F: Tensor, d_model: int) -> DeadPart:
+def _dead_part(
+    weights: Weights, job: Job, is_dead_F: Tensor, tokens: slice, d_model: int
+) -> DeadPart:
     rows = torch.nonzero(is_dead_F[job.part.first : job.part.stop]).squeeze(1)
-    decoder_AW = weights.decoders[job.index][rows]
-    return DeadPart(job, rows, decoder_AW, job.part.write_columns(d_model))
+    return DeadPart(
+        rows,
+        weights.encoders[job.index][rows],
+        weights.encoder_bias[rows + job.part.first],
+        weights.decoders[job.index][rows],
+        job.inputs_TR[tokens],
+        job.part.write_columns(d_model),
+    )
 
 
-def _highest_preactivations(
-    weights: Weights, dead: Sequence[DeadPart], k_aux: int
-) -> tuple[Tensor, Tensor | None]:
-    """Return each token's `k_aux` highest pre-activations, the others 0, and which were kept."""
+def _highest_preactivations(parts: Sequence[DeadPart], k_aux: int) -> tuple[Tensor, Tensor | None]:
+    """Return each token's `k_aux` highest pre-activations, the others 0, and which were kept.
+
+    Those equal to the last one are kept too.
+    """
     z_TA = torch.cat(
-        [
-            torch.addmm(
-                weights.encoder_bias[rows + job.part.first],
-                job.inputs_TR,
-                weights.encoders[job.index][rows].t(),
-            )
-            for job, rows, _, _ in dead
-        ],
-        dim=1,
+        [torch.addmm(part.bias_A, part.inputs_TR, part.encoder_AR.t()) for part in parts], dim=1
     )
     if z_TA.shape[1] <= k_aux:
         return z_TA, None
-    highest = z_TA.topk(k_aux, dim=1, sorted=False).indices
-    is_kept_TA = torch.zeros_like(z_TA, dtype=torch.bool).scatter_(1, highest, True)
+    if z_TA.device.type == "cpu":  # numpy's partition takes a third of the time of torch's topk
+        place = z_TA.shape[1] - k_aux
+        edge_T1 = torch.from_numpy(np.partition(z_TA.numpy(), place, axis=1)[:, place, None])
+    else:
+        edge_T1 = z_TA.topk(k_aux, dim=1, sorted=False).values.amin(1, keepdim=True)
+    is_kept_TA = z_TA >= edge_T1
     return z_TA.mul_(is_kept_TA), is_kept_TA
 
 
-def _decode(dead: Sequence[DeadPart], z_TA: Tensor) -> Tensor:
+def _decode(parts: Sequence[DeadPart], z_TA: Tensor) -> Tensor:
     """Return ê, (T, C)."""
-    n_columns = max(part.columns.stop for part in dead)
+    n_columns = max(part.columns.stop for part in parts)
     output_TC = z_TA.new_zeros(len(z_TA), n_columns)
-    for part, z in zip(dead, _split(z_TA, dead), strict=True):
+    for part, z in zip(parts, _split(z_TA, parts), strict=True):
         output_TC[:, part.columns].addmm_(z, part.decoder_AW)
     return output_TC
 
 
-def _add_gradients(
-    grads: Weights,
-    dead: Sequence[DeadPart],
-    z_TA: Tensor,
-    is_kept_TA: Tensor | None,
-    slope_TC: Tensor,
-) -> None:
-    """Add the gradients of all dead rows, given the slope of the loss at ê."""
-    kept = _split(is_kept_TA, dead) if is_kept_TA is not None else [None] * len(dead)
-    for (job, rows, decoder_AW, columns), z, is_kept in zip(
-        dead, _split(z_TA, dead), kept, strict=True
-    ):
-        slope_TW = slope_TC[:, columns]
-        slope_z = slope_TW @ decoder_AW.t()
+def _gradients(
+    parts: Sequence[DeadPart], z_TA: Tensor, is_kept_TA: Tensor | None, slope_TC: Tensor
+):
+    """Yield the gradient of the dead rows of each part, given the slope of the loss at ê."""
+    kept = _split(is_kept_TA, parts) if is_kept_TA is not None else [None] * len(parts)
+    for part, z, is_kept in zip(parts, _split(z_TA, parts), kept, strict=True):
+        slope_TW = slope_TC[:, part.columns]
+        slope_z = slope_TW @ part.decoder_AW.t()
         if is_kept is not None:
             slope_z.mul_(is_kept)
-        grads.decoders[job.index].index_add_(0, rows, z.t() @ slope_TW)
-        grads.encoders[job.index].index_add_(0, rows, slope_z.t() @ job.inputs_TR)
-        grads.encoder_bias.index_add_(0, rows + job.part.first, slope_z.sum(0))
+        yield AuxRows(part.rows, slope_z.t() @ part.inputs_TR, z.t() @ slope_TW, slope_z.sum(0))
 
 
-def _split(matrix_TA: Tensor, dead: Sequence[DeadPart]) -> tuple[Tensor, ...]:
+def _split(matrix_TA: Tensor, parts: Sequence[DeadPart]) -> tuple[Tensor, ...]:
     """Return the columns of each part."""
-    return matrix_TA.split([len(part.rows) for part in dead], dim=1)
+    return matrix_TA.split([len(part.rows) for part in parts], dim=1)

@@ -48,7 +48,7 @@ class Batches(Protocol):
 
 
 class Sites(NamedTuple):
-    """The arrays of a hook point over a window, and how they are normalised."""
+    """What a dictionary reads or writes of a window, array by array, and how it is normalised."""
 
     names: tuple[str, ...]
     normalisation: Normalisation
@@ -59,15 +59,22 @@ class Sites(NamedTuple):
         return self.normalisation.mean_LD.shape[1]
 
     @classmethod
-    def of(cls, stores: Sequence[ActivationStore], hook_point: str, window: Window) -> "Sites":
-        """Return the sites of a hook point over a window, normalised by the stores' statistics."""
-        normalisation = Normalisation.of(stores, hook_point, window)
-        return cls(site_names(hook_point, window), normalisation)
+    def of(cls, stores: Sequence[ActivationStore], names: Sequence[str]) -> "Sites":
+        """Return some sites, normalised by the stores' statistics."""
+        return cls(tuple(names), Normalisation.of(stores, names))
 
 
 def site_names(hook_point: str, window: Window) -> tuple[str, ...]:
     """Return the arrays of a hook point over a window, in order of layers."""
     return tuple(str(Site(hook_point, layer)) for layer in window.layers)
+
+
+def written_names(
+    reads: str, writes: str, window: Window, *, reconstruct_input: bool = False
+) -> tuple[str, ...]:
+    """Return the arrays that a dictionary writes, slot by slot (see `layout`)."""
+    points = (reads, writes) if reconstruct_input else (writes,)
+    return tuple(str(Site(point, layer)) for layer in window.layers for point in points)
 
 
 def open_stores(paths: Sequence, names: Sequence[str]) -> list[ActivationStore]:

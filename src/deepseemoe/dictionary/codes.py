@@ -7,6 +7,7 @@ Axes: T tokens, F features, W columns; `nnz` active entries, sorted by token, th
 """
 
 import warnings
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -60,25 +61,51 @@ def weighted_sums(table_NW: Tensor, rows: Tensor, offsets: Tensor, weights: Tens
 def dot_products(left_TW: Tensor, right_FW: Tensor, offsets: Tensor, columns: Tensor) -> Tensor:
     """Return <left[t], right[f]> for the entries (t, f) of a sparse matrix only, (nnz,)."""
     shape = (left_TW.shape[0], right_FW.shape[0])
-    blank = torch.zeros(len(columns), dtype=left_TW.dtype, device=left_TW.device)
-    with warnings.catch_warnings():  # torch calls all CSR support "beta", once a process
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
-        pattern = torch.sparse_csr_tensor(offsets, columns, blank, shape, check_invariants=False)
+    blank = left_TW.new_zeros(len(columns))
+    _warn_of_sparse_tensors()
+    pattern = torch.sparse_csr_tensor(offsets, columns, blank, shape, check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, left_TW, right_FW.t(), beta=0.0).values()
 
 
-def feature_sums(values: Tensor, features: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
-    """Return the sum of the values of each feature, float32; `order` and `offsets` sort by feature.
-
-    On GPUs the faster bincount adds in any order, and a run that resumes would differ in last bits.
-    """
-    if values.is_cuda:
-        return torch.segment_reduce(values[order], "sum", offsets=offsets, initial=0.0)
-    return torch.bincount(features, weights=values, minlength=len(offsets) - 1).to(values.dtype)
+@cache
+def _warn_of_sparse_tensors() -> None:
+    """Have torch say, unheard, that its CSR support is in beta; it does so once a process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
 
 
-def by_feature(features: Tensor, n_features: int) -> Tensor:
+class ByFeature(NamedTuple):
+    """The order that sorts entries by feature, tokens in order within one; made once a step."""
+
+    features: Tensor
+    order: Tensor
+    starts: Tensor
+    """(F + 1,): where each feature starts in `order`."""
+
+    @classmethod
+    def of(cls, features: Tensor, n_features: int) -> "ByFeature":
+        """Return the order of entries of `features`."""
+        return cls(features, _by_feature(features, n_features), offsets_of(features, n_features))
+
+    @property
+    def counts_F(self) -> Tensor:
+        """How many entries each feature has."""
+        return self.starts.diff()
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sum of the values of each feature, (F,).
+
+        On GPUs the faster bincount adds in any order, and a run that resumes would differ in last
+        bits.
+        """
+        if values.is_cuda:
+            return torch.segment_reduce(values[self.order], "sum", offsets=self.starts, initial=0.0)
+        n_features = len(self.starts) - 1
+        return torch.bincount(self.features, weights=values, minlength=n_features).to(values.dtype)
+
+
+def _by_feature(features: Tensor, n_features: int) -> Tensor:
     """Return the order that sorts entries by feature and keeps tokens in order within one."""
     if features.device.type == "cpu" and n_features <= 2**16:
         short = features.numpy().astype("uint16")  # numpy sorts 16-bit numbers by radix

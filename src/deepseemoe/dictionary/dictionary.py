@@ -16,18 +16,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from deepseemoe.dictionary.batches import site_names, written_names
 from deepseemoe.dictionary.codes import Codes, Entries, offsets_of
-from deepseemoe.dictionary.decoding import by_part, written
-from deepseemoe.dictionary.layout import Part, parts_of
+from deepseemoe.dictionary.decoding import by_part, skipped, written
+from deepseemoe.dictionary.gates import Gate, PerFeature, Weighted, gate_of
+from deepseemoe.dictionary.layout import Part, n_slots, parts_of
 from deepseemoe.dictionary.normalisation import Normalisation
-from deepseemoe.dictionary.selection import Job, active_entries, jobs_of
+from deepseemoe.dictionary.scan import Job, jobs_of
 from deepseemoe.dictionary.weights import Weights, assemble, split
 from deepseemoe.names import Window
 from deepseemoe.runtime.files import growing, read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 KINDS = ("crosscoder", "transcoder")
+DESCRIBED = (
+    "kind",
+    "k",
+    "reads",
+    "writes",
+    "l0",
+    "activation",
+    "cross_layer",
+    "reconstruct_input",
+)
+"""Fields that `config.json` holds as they are."""
 BLOCK_TOKENS = 4096
 """Tokens encoded at once; with blocks of 1024 features, 16 MiB of pre-activations."""
 
@@ -40,13 +53,15 @@ class Dictionary:
     is written,
 
         z_f    = sum over l of e_{f,l} · x_l + b_f
-        active : z_f > 0  and  z_f * w_f >= threshold,     w_f = sum over l of |d_{f,l}|
-        ŷ_l    = sum over active f of z_f d_{f,l} + c_l
+        active : z_f > 0  and what the gate says, mostly  z_f * w_f >= threshold,
+                 w_f = sum over l of |d_{f,l}|
+        ŷ_l    = sum over active f of z_f d_{f,l} + c_l   (+ S_l x_l with a skip connection)
 
     A crosscoder reads and writes `resid_post`; over one layer it is a plain SAE. A transcoder's
     feature has a source layer s: it reads that layer alone (e_{f,l} = 0 for l ≠ s; `moe_in`) and
-    writes s and later layers (d_{f,l} = 0 for l < s; `moe_out`). `threshold` was set on the select
-    split so that k features are active on average; `l0` is how many were.
+    writes s and, where it is cross-layer, later layers (d_{f,l} = 0 for l < s; `moe_out`). With
+    `reconstruct_input` it writes two slots a layer, what is read there and `moe_out`. The gate was
+    set on the select split so that k features are active on average; `l0` is how many were.
     """
 
     kind: str
@@ -57,8 +72,11 @@ class Dictionary:
     weights: Weights
     reading: Normalisation
     writing: Normalisation
-    threshold: float = 0.0
+    gate: Gate = Weighted(0.0)
     l0: float | None = None
+    activation: str = "batch_topk"
+    cross_layer: bool = True
+    reconstruct_input: bool = False
 
     @property
     def n_layers(self) -> int:
@@ -75,10 +93,39 @@ class Dictionary:
         """Number of features."""
         return len(self.weights.encoder_bias)
 
+    @property
+    def n_slots(self) -> int:
+        """How many columns of `d_model` it writes: one a layer, or input and output of each."""
+        return n_slots(self.n_layers, reconstruct_input=self.reconstruct_input)
+
+    @property
+    def outputs(self) -> slice:
+        """Which slots are of `writes`: all, or every second."""
+        step = self.n_slots // self.n_layers
+        return slice(step - 1, None, step)
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """The sites that it reads, layer by layer."""
+        return site_names(self.reads, self.window)
+
+    @property
+    def written_names(self) -> tuple[str, ...]:
+        """The sites that it writes, slot by slot."""
+        return written_names(
+            self.reads, self.writes, self.window, reconstruct_input=self.reconstruct_input
+        )
+
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """Which features read and write which layers."""
-        return parts_of(self.kind, n_layers=self.n_layers, d_dict=self.d_dict)
+        return parts_of(
+            self.kind,
+            n_layers=self.n_layers,
+            d_dict=self.d_dict,
+            cross_layer=self.cross_layer,
+            reconstruct_input=self.reconstruct_input,
+        )
 
     @cached_property
     def norm_F(self) -> Tensor:
@@ -106,17 +153,20 @@ class Dictionary:
         return (self.weights.encoder_bias.double() - shift).float()
 
     @cached_property
-    def decoder_FLD(self) -> Tensor:
-        """What a unit of each feature adds to raw activations; 0 at layers before its source."""
-        whole = assemble(
-            self.weights.decoders, self.parts, columns="writes", n_layers=self.n_layers
-        )
+    def decoder_FSD(self) -> Tensor:
+        """What a unit of each feature adds to each slot, raw; 0 where it does not write."""
+        whole = assemble(self.weights.decoders, self.parts, columns="writes", n_layers=self.n_slots)
         return whole / self.writing.scale_L[:, None]
+
+    @property
+    def decoder_FLD(self) -> Tensor:
+        """What a unit of each feature adds to raw activations of `writes`, layer by layer."""
+        return self.decoder_FSD[:, self.outputs]
 
     @cached_property
     def decoder_bias_LD(self) -> Tensor:
-        """Raw reconstruction of a token with no active feature."""
-        return self.writing.undo(self.weights.decoder_bias.view(self.n_layers, self.d_model))
+        """Raw reconstruction, slot by slot, of a token with no active feature."""
+        return self.writing.undo(self.weights.decoder_bias.view(self.n_slots, self.d_model))
 
     def encode(self, x_TLD: Tensor | ArrayLike) -> Codes:
         """Return the active features of raw activations of `reads`, as numpy arrays.
@@ -134,21 +184,25 @@ class Dictionary:
         parts = offsets_of(torch.cat(tokens), len(x_TLD)), torch.cat(features), torch.cat(values)
         return Codes(*(part.cpu().numpy() for part in parts))
 
-    def decode(self, codes: Codes) -> Tensor:
-        """Return the raw activations of `writes` that codes stand for, (T, L, D)."""
+    def decode(self, codes: Codes, x_TLD: Tensor | None = None) -> Tensor:
+        """Return the raw activations that codes stand for, (T, L, D), slot by slot.
+
+        `x_TLD`, what was encoded, is needed where there are skip connections.
+        """
         device = self.norm_F.device
         offsets, features, values = (torch.as_tensor(part, device=device) for part in codes)
         tokens = torch.repeat_interleave(offsets.diff())
-        return self.reconstruct(Entries(tokens, features, values), n_tokens=len(offsets) - 1)
+        entries = Entries(tokens, features, values)
+        return self.reconstruct(entries, n_tokens=len(offsets) - 1, x_TLD=x_TLD)
 
     def entries(
-        self, x_TLD: Tensor, *, layer: int | None = None, threshold: float | None = None
+        self, x_TLD: Tensor, *, layer: int | None = None, gate: Gate | None = None
     ) -> Entries:
         """Return the active entries of raw activations, on the dictionary's device.
 
         With `layer`, the place of a layer in the window, `x_TLD` is (T, 1, D) of that layer, and
-        only features that read that layer alone are encoded (a transcoder's). `threshold` stands in
-        for the dictionary's own.
+        only features that read that layer alone are encoded (a transcoder's). `gate` stands in for
+        the dictionary's own.
         """
         if layer is None:
             x_TC = self.reading.apply(x_TLD).flatten(1)
@@ -157,13 +211,24 @@ class Dictionary:
             x_TR = self.reading.of_layer(layer).apply(x_TLD).flatten(1)
             wanted = range(layer, layer + 1)
             jobs = [Job(i, p, x_TR) for i, p in enumerate(self.parts) if p.reads == wanted]
-        least = self.threshold if threshold is None else threshold
-        return active_entries(self.weights, jobs, self.norm_F, least)
+        return (gate or self.gate).entries(self.weights, jobs, self.norm_F, self.parts)
 
-    def reconstruct(self, entries: Entries, *, n_tokens: int) -> Tensor:
-        """Return the raw activations of `writes` from entries, (T, L, D)."""
+    def reconstruct(
+        self, entries: Entries, *, n_tokens: int, x_TLD: Tensor | None = None
+    ) -> Tensor:
+        """Return raw activations from entries, (T, L, D), slot by slot.
+
+        `x_TLD`, what was encoded, is needed where there are skip connections.
+        """
         output_TC = self.contribution(entries, n_tokens=n_tokens) + self.weights.decoder_bias
-        return self.writing.undo(output_TC.view(n_tokens, self.n_layers, self.d_model))
+        if self.weights.skips:
+            if x_TLD is None:
+                raise ValueError(
+                    f"the {self.kind} on {self.window} has skip connections, so what it encoded is "
+                    "needed to reconstruct; pass x_TLD"
+                )
+            output_TC += skipped(self.weights, self.reading.apply(x_TLD).flatten(1))
+        return self.writing.undo(output_TC.view(n_tokens, self.n_slots, self.d_model))
 
     def contribution(self, entries: Entries, *, n_tokens: int) -> Tensor:
         """Return what entries add to the reconstruction, normalised and without bias, (T, C)."""
@@ -177,6 +242,7 @@ class Dictionary:
             weights=self.weights.to(device),
             reading=self.reading.to(device),
             writing=self.writing.to(device),
+            gate=self.gate.to(device),
         )
 
     def _checked(self, x_TLD: Tensor | ArrayLike) -> Tensor:
@@ -193,22 +259,26 @@ class Dictionary:
     ) -> None:
         """Write `weights.safetensors` and `config.json` to a folder, each whole or not at all.
 
-        Tensors: `encoder` (F, layers read, D) and `decoder` (F, L, D), their biases, and mean and
-        scale of what is read and written, all in normalised units. The same dictionary gives the
-        same bytes.
+        Tensors: `encoder` (F, layers read, D) and `decoder` (F, slots, D), their biases, and mean
+        and scale of what is read and written, all in normalised units; `skip` (L, D, D) and
+        `threshold` (F,) where there are any. The same dictionary gives the same bytes.
         """
         tensors = {
             "encoder": torch.cat(self.weights.encoders).view(self.d_dict, -1, self.d_model),
             "encoder_bias": self.weights.encoder_bias,
             "decoder": assemble(
-                self.weights.decoders, self.parts, columns="writes", n_layers=self.n_layers
+                self.weights.decoders, self.parts, columns="writes", n_layers=self.n_slots
             ),
-            "decoder_bias": self.weights.decoder_bias.view(self.n_layers, self.d_model),
+            "decoder_bias": self.weights.decoder_bias.view(self.n_slots, self.d_model),
             "read_mean": self.reading.mean_LD,
             "read_scale": self.reading.scale_L,
             "write_mean": self.writing.mean_LD.clone(),  # a crosscoder's are those that it reads,
             "write_scale": self.writing.scale_L.clone(),  # and safetensors refuses shared memory
         }
+        if self.weights.skips:
+            tensors["skip"] = torch.stack(self.weights.skips)
+        if isinstance(self.gate, PerFeature):
+            tensors["threshold"] = self.gate.threshold_F
         with growing(Path(folder) / WEIGHTS) as partial:
             save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial)
         write_json(Path(folder) / CONFIG, self._description() | {"manifest": dict(manifest or {})})
@@ -217,15 +287,11 @@ class Dictionary:
         """Return what `config.json` says of the dictionary."""
         return {
             "format": FORMAT,
-            "kind": self.kind,
             "window": str(self.window),
             "d_model": self.d_model,
             "d_dict": self.d_dict,
-            "k": self.k,
-            "reads": self.reads,
-            "writes": self.writes,
-            "threshold": self.threshold,
-            "l0": self.l0,
+            "gate": self.gate.described(),
+            **{name: getattr(self, name) for name in DESCRIBED},
         }
 
     @classmethod
@@ -233,23 +299,30 @@ class Dictionary:
         """Read a dictionary; raise ValueError where the folder holds none of this format."""
         described, tensors = _read_config(Path(folder)), _read_weights(Path(folder) / WEIGHTS)
         window = Window.parse(described["window"])
-        parts = parts_of(described["kind"], n_layers=len(window.layers), d_dict=described["d_dict"])
-        sizes = [part.n_features for part in parts]
+        blank = {name: described[name] for name in DESCRIBED} | {"window": window}
+        parts = parts_of(
+            described["kind"],
+            n_layers=len(window.layers),
+            d_dict=described["d_dict"],
+            cross_layer=described["cross_layer"],
+            reconstruct_input=described["reconstruct_input"],
+        )
         weights = Weights(
-            tuple(e.contiguous() for e in tensors["encoder"].flatten(1).split(sizes)),
+            tuple(
+                encoder.contiguous()
+                for encoder in tensors["encoder"].flatten(1).split([p.n_features for p in parts])
+            ),
             tensors["encoder_bias"],
             split(tensors["decoder"], parts, columns="writes"),
             tensors["decoder_bias"].flatten(),
+            skips=tuple(tensors["skip"]) if "skip" in tensors else (),
         )
-        kept = {
-            name: described[name] for name in ("kind", "k", "reads", "writes", "threshold", "l0")
-        }
         return cls(
-            window=window,
             weights=weights,
             reading=Normalisation(tensors["read_mean"], tensors["read_scale"]),
             writing=Normalisation(tensors["write_mean"], tensors["write_scale"]),
-            **kept,
+            gate=gate_of(described["gate"], tensors.get("threshold")),
+            **blank,
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from deepseemoe.activations.store import ActivationStore
-from deepseemoe.dictionary.batches import open_stores, site_names, valid_blocks
+from deepseemoe.dictionary.batches import open_stores, valid_blocks
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.metrics import Reconstruction, Sparsity
 from deepseemoe.dictionary.splice_metrics import splice_batches, splice_metrics
@@ -58,18 +58,24 @@ def evaluate_dictionary(
 
 def stored_metrics(dictionary: Dictionary, stores: Sequence[ActivationStore]) -> dict[str, Any]:
     """Return reconstruction and sparsity over all valid rows of stores."""
-    names, n_layers = _sites(dictionary), dictionary.n_layers
+    names = _sites(dictionary)
+    written = [names.index(name) for name in dictionary.written_names]
     fit = Reconstruction(dictionary.writing.mean_LD)
     sparsity = Sparsity(dictionary.d_dict)
     for block in (block for store in stores for block in valid_blocks(store, names)):
         both = torch.from_numpy(block).to(dictionary.norm_F.device)
-        x_TLD, y_TLD = both[:, :n_layers], both[:, -n_layers:]  # one and the same for a crosscoder
+        x_TLD, y_TLD = both[:, : dictionary.n_layers], both[:, written]
         entries = dictionary.entries(x_TLD)
-        fit.add(y_TLD, dictionary.reconstruct(entries, n_tokens=len(x_TLD)))
+        fit.add(y_TLD, dictionary.reconstruct(entries, n_tokens=len(x_TLD), x_TLD=x_TLD))
         sparsity.add(entries.features, len(x_TLD))
+    fvu_L = fit.fvu_L[dictionary.outputs]
+    inputs = {}
+    if dictionary.reconstruct_input:
+        inputs = {"fvu_inputs": fit.fvu_L[:: dictionary.n_slots // dictionary.n_layers].tolist()}
     return {
-        "fvu": fit.fvu_L.tolist(),
-        "fvu_mean": float(fit.fvu_L.mean()),
+        "fvu": fvu_L.tolist(),
+        "fvu_mean": float(fvu_L.mean()),
+        **inputs,
         "l0": sparsity.l0,
         "dead_fraction": sparsity.dead_fraction,
         "decoder_norm_share": decoder_norm_share(dictionary),
@@ -79,15 +85,14 @@ def stored_metrics(dictionary: Dictionary, stores: Sequence[ActivationStore]) ->
 
 def _sites(dictionary: Dictionary) -> tuple[str, ...]:
     """Return what it reads, then what it writes; each site once."""
-    reads = site_names(dictionary.reads, dictionary.window)
-    writes = site_names(dictionary.writes, dictionary.window)
-    return tuple(dict.fromkeys((*reads, *writes)))
+    return tuple(dict.fromkeys((*dictionary.read_names, *dictionary.written_names)))
 
 
 def decoder_norm_share(dictionary: Dictionary) -> list[float]:
     """Return the share of each layer in the decoder norms of all features, normalised units."""
-    total_L = torch.zeros(dictionary.n_layers, device=dictionary.norm_F.device)
+    total_S = torch.zeros(dictionary.n_slots, device=dictionary.norm_F.device)
     for part, decoder_FW in zip(dictionary.parts, dictionary.weights.decoders, strict=True):
         span = slice(part.writes.start, part.writes.stop)
-        total_L[span] += decoder_norms(decoder_FW, dictionary.d_model).sum(0)
+        total_S[span] += decoder_norms(decoder_FW, dictionary.d_model).sum(0)
+    total_L = total_S[dictionary.outputs]
     return (total_L / total_L.sum().clamp_min(torch.finfo(total_L.dtype).tiny)).tolist()

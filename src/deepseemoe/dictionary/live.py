@@ -128,7 +128,7 @@ def pupils_of(
         pupils = []
         for task in tasks:
             batch_tokens = task.config.batch_tokens
-            batches = LiveBatches(pool, task.hook_points, task.window, batch_tokens=batch_tokens)
+            batches = LiveBatches(pool, *task.read_and_written, batch_tokens=batch_tokens)
             begun = begin(task, batches, data=source, seed=seed, device=device, shown=shown)
             pupils.append(Pupil(task, batches, *begun))
         yield pupils

@@ -5,13 +5,14 @@ All dictionaries of a run draw from the same pool, so one forward pass serves ev
 Axes: T tokens, D d_model, L layers of the window, C = L * D columns.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from deepseemoe.activations.pool import Pool
-from deepseemoe.dictionary.batches import Batch, Sites, site_names
+from deepseemoe.dictionary.batches import Batch, Sites
 from deepseemoe.dictionary.normalisation import Normalisation
-from deepseemoe.names import Window
 
 
 class LiveBatches:
@@ -22,9 +23,12 @@ class LiveBatches:
     """
 
     def __init__(
-        self, pool: Pool, hook_points: tuple[str, str], window: Window, *, batch_tokens: int
+        self, pool: Pool, read: Sequence[str], written: Sequence[str], *, batch_tokens: int
     ) -> None:
-        """Look at the first chunk; raise ValueError where a chunk is less than one batch."""
+        """Look at the first chunk; `read` and `written` are sites.
+
+        Raises ValueError where a chunk is less than one batch.
+        """
         self.per_round = pool.chunk_tokens // batch_tokens
         if not self.per_round:
             raise ValueError(
@@ -33,8 +37,8 @@ class LiveBatches:
             )
         moments = pool.moments()
         self.reads, self.writes = (
-            Sites(names, Normalisation.from_moments({name: moments[name] for name in names}))
-            for names in (site_names(point, window) for point in hook_points)
+            Sites(tuple(names), Normalisation.from_moments({name: moments[name] for name in names}))
+            for names in (read, written)
         )
         self._pool, self._batch_tokens = pool, batch_tokens
         self._reading, self._writing = (

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from deepseemoe.activations.store import ActivationStore
-from deepseemoe.names import Site, Window
 
 Channels = np.ndarray | Tensor
 Moments = tuple[int, Channels, Channels]
@@ -30,16 +29,13 @@ class Normalisation(NamedTuple):
     scale_L: Tensor
 
     @classmethod
-    def of(
-        cls, stores: Sequence[ActivationStore], hook_point: str, window: Window
-    ) -> "Normalisation":
-        """Return the normalisation of a hook point over all valid rows of `stores`."""
-        sites = [str(Site(hook_point, layer)) for layer in window.layers]
+    def of(cls, stores: Sequence[ActivationStore], sites: Sequence[str]) -> "Normalisation":
+        """Return the normalisation of some sites over all valid rows of `stores`."""
         return cls.from_moments({site: _merged(stores, site) for site in sites})
 
     @classmethod
     def from_moments(cls, moments: Mapping[str, Moments]) -> "Normalisation":
-        """Return the normalisation of the sites of a window, in order of layers.
+        """Return the normalisation of some sites, in their order.
 
         Raises ValueError where a site never varies.
         """

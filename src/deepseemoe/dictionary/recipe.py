@@ -25,6 +25,11 @@ class Recipe(NamedTuple):
     auxk_weight: float
     k_aux: int
     dead_tokens: int
+    activation: str = "batch_topk"
+    sparsity_weight: float = 0.0
+    unit_decoder: bool = False
+    pre_bias: bool = False
+    adam_epsilon: float = 1e-8
 
     @classmethod
     def of(cls, config: DictionaryConfig, *, d_model: int) -> "Recipe":
@@ -46,6 +51,10 @@ class Recipe(NamedTuple):
             auxk_weight=config.auxk_weight,
             k_aux=config.k_aux or max(1, d_model // 2),
             dead_tokens=config.dead_tokens or max(1, min(10_000_000, config.n_tokens // 10)),
+            activation=config.activation,
+            sparsity_weight=config.sparsity_weight,
+            unit_decoder=config.decoder_norm == "unit",
+            pre_bias=config.pre_bias,
         )
 
     def learning_rate(self, step: int) -> float:
@@ -53,6 +62,10 @@ class Recipe(NamedTuple):
         rise = (step + 1) / (self.warmup_steps + 1)
         fall = (self.n_steps - step) / (self.decay_steps + 1)
         return self.peak_rate * min(1.0, rise, fall)
+
+    def penalty(self, step: int) -> float:
+        """Return the weight of the activation function's penalty at a step; it rises linearly."""
+        return self.sparsity_weight * min(1.0, (step + 1) / (self.warmup_steps + 1))
 
     def is_logged(self, step: int) -> bool:
         """Return whether a row of the training table ends after `step` steps."""

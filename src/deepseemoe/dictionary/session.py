@@ -76,10 +76,18 @@ class Session:
             row = self.curves.close_row(
                 step=trainer.step,
                 n_tokens=trainer.step * trainer.recipe.batch_tokens,
-                dead_fraction=float(trainer.is_dead_F.float().mean()),
+                dead_fraction=self._dead_fraction(),
                 learning_rate=rate,
                 threshold=report.threshold,
             )
             self._mirror(row)
-        fvu = report.squared_error / report.squared_target
-        self._progress.advance(report.n_tokens, loss=report.loss, fvu=fvu)
+        self._progress.advance(
+            report.n_tokens,
+            loss=report.loss,
+            fvu=report.squared_error / report.squared_target,
+            l0=report.n_active / report.n_tokens,
+            dead_fraction=self._dead_fraction,
+        )
+
+    def _dead_fraction(self) -> float:
+        return float(self.trainer.is_dead_F.float().mean())

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from deepseemoe.dictionary.batches import site_names
+from deepseemoe.dictionary.decoding import skipped
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.model.taps import Edit
 
@@ -23,7 +23,7 @@ def crosscoder_edits(
     dictionary: Dictionary, recorded: Mapping[str, Tensor], is_valid_T: Tensor
 ) -> dict[str, Edit]:
     """Return edits that put reconstructions of a recorded clean run at every layer."""
-    names = site_names(dictionary.reads, dictionary.window)
+    names = dictionary.read_names
     x_TLD = torch.stack([recorded[name][is_valid_T].float() for name in names], dim=1)
     y_TLD = dictionary.reconstruct(dictionary.entries(x_TLD), n_tokens=len(x_TLD))
     return {name: _putting(y_TLD[:, i], is_valid_T) for i, name in enumerate(names)}
@@ -34,16 +34,20 @@ def transcoder_edits(dictionary: Dictionary, is_valid_T: Tensor) -> dict[str, Ed
     run = _TranscoderRun(dictionary, is_valid_T)
     edits: dict[str, Edit] = {}
     for index in range(dictionary.n_layers):
-        edits[site_names(dictionary.reads, dictionary.window)[index]] = run.reader(index)
-        edits[site_names(dictionary.writes, dictionary.window)[index]] = run.writer(index)
+        edits[dictionary.read_names[index]] = run.reader(index)
+        edits[_output_names(dictionary)[index]] = run.writer(index)
     return edits
 
 
 def zero_edits(dictionary: Dictionary, is_valid_T: Tensor) -> dict[str, Edit]:
     """Return edits that put zeros wherever the dictionary writes."""
     zero = torch.zeros((), device=is_valid_T.device)
-    names = site_names(dictionary.writes, dictionary.window)
-    return dict.fromkeys(names, _putting(zero, is_valid_T))
+    return dict.fromkeys(_output_names(dictionary), _putting(zero, is_valid_T))
+
+
+def _output_names(dictionary: Dictionary) -> tuple[str, ...]:
+    """Return the sites that are replaced: what is written, but not inputs that are too."""
+    return dictionary.written_names[dictionary.outputs]
 
 
 class _TranscoderRun:
@@ -60,6 +64,9 @@ class _TranscoderRun:
             x_TLD = value_TD[self._is_valid_T].float()[:, None]
             entries = self._dictionary.entries(x_TLD, layer=index)
             added_TC = self._dictionary.contribution(entries, n_tokens=len(x_TLD))
+            if self._dictionary.weights.skips:
+                x_TD = self._dictionary.reading.of_layer(index).apply(x_TLD)[:, 0]
+                added_TC += skipped(self._dictionary.weights, x_TD, layer=index)
             self._written_TC = added_TC if index == 0 else self._written_TC + added_TC
             return value_TD
 
@@ -67,12 +74,13 @@ class _TranscoderRun:
 
     def writer(self, index: int) -> Edit:
         """Return an edit that puts the reconstruction of a layer's output."""
-        columns = slice(index * self._dictionary.d_model, (index + 1) * self._dictionary.d_model)
+        slot = range(self._dictionary.n_slots)[self._dictionary.outputs][index]
+        columns = slice(slot * self._dictionary.d_model, (slot + 1) * self._dictionary.d_model)
 
         def write(value_TD: Tensor) -> Tensor:
             bias_W = self._dictionary.weights.decoder_bias[columns]
             normalised_TLD = (self._written_TC[:, columns] + bias_W)[:, None]
-            raw_TLD = self._dictionary.writing.of_layer(index).undo(normalised_TLD)
+            raw_TLD = self._dictionary.writing.of_layer(slot).undo(normalised_TLD)
             return _putting(raw_TLD[:, 0], self._is_valid_T)(value_TD)
 
         return write

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.corpus.shards import TokenShard, read_shard
-from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.metrics import Predictions, recovered, router_agreement, routing_kl
 from deepseemoe.dictionary.splice import crosscoder_edits, transcoder_edits, zero_edits
@@ -97,7 +96,7 @@ class SpliceMetrics:
     def add(self, batch: SpliceBatch) -> None:
         """Run the model three times on a batch."""
         is_valid_T = batch.is_valid_T.to(self._model.device)
-        reads = site_names(self._dictionary.reads, self._dictionary.window)
+        reads = self._dictionary.read_names
         original, clean = self._run(batch, {}, reads)
         if self._dictionary.kind == "crosscoder":
             edits = crosscoder_edits(self._dictionary, clean, is_valid_T)

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.gates import Weighted
 
 DROPPED_BITS = 11
 N_BINS = 1 << (31 - DROPPED_BITS)
@@ -50,13 +51,24 @@ def calibrate(
     return Calibration(float(edge), float(at_least[place] / n_tokens))
 
 
+def mean_l0(dictionary: Dictionary, blocks: Iterable[Tensor]) -> float:
+    """Return how many features of a token the dictionary's gate lets through, on raw blocks."""
+    n_active = n_tokens = 0
+    for block_TLD in blocks:
+        n_active += len(dictionary.entries(block_TLD).values)
+        n_tokens += len(block_TLD)
+    if n_tokens == 0:
+        raise ValueError("the select stores hold no valid token; cache more text")
+    return n_active / n_tokens
+
+
 def _count(
     dictionary: Dictionary, blocks: Iterable[Tensor], floor: float
 ) -> tuple[np.ndarray, int]:
     """Return how many weighted activations from `floor` on fall into each bin, and the tokens."""
     counts, n_tokens = np.zeros(N_BINS, dtype=np.int64), 0
     for block_TLD in blocks:
-        entries = dictionary.entries(block_TLD, threshold=floor)
+        entries = dictionary.entries(block_TLD, gate=Weighted(floor))
         scores = (entries.values * dictionary.norm_F[entries.features]).cpu().numpy()
         counts += np.bincount(scores.view(np.int32) >> DROPPED_BITS, minlength=N_BINS)
         n_tokens += len(block_TLD)

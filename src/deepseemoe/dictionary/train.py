@@ -24,15 +24,23 @@ from deepseemoe.dictionary.batches import (
     prefetched,
     site_names,
     valid_blocks,
+    written_names,
 )
 from deepseemoe.dictionary.curves import mirror
 from deepseemoe.dictionary.dictionary import Dictionary
-from deepseemoe.dictionary.layout import parts_of
+from deepseemoe.dictionary.gates import Gate, PerFeature, TopK, Weighted
+from deepseemoe.dictionary.layout import Part, parts_of
 from deepseemoe.dictionary.recipe import Recipe
 from deepseemoe.dictionary.session import Checkpoints, Session
-from deepseemoe.dictionary.threshold import calibrate
+from deepseemoe.dictionary.threshold import calibrate, mean_l0
 from deepseemoe.dictionary.trainer import Trainer
-from deepseemoe.dictionary.weights import regressed_weights, tied_weights
+from deepseemoe.dictionary.weights import (
+    Weights,
+    regressed_weights,
+    tied_weights,
+    with_skips,
+    with_thresholds,
+)
 from deepseemoe.names import Window
 from deepseemoe.runtime.checkpoints import checkpoint_path
 from deepseemoe.runtime.files import growing, remove
@@ -71,10 +79,15 @@ class Task(NamedTuple):
         return hook_points(self.config)
 
     @property
+    def read_and_written(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The arrays that it reads, and those that it writes."""
+        return read_and_written(self.config, self.window)
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The arrays that it reads, then those that it writes; each once."""
-        points = self.hook_points
-        return tuple(dict.fromkeys(n for point in points for n in site_names(point, self.window)))
+        read, written = self.read_and_written
+        return tuple(dict.fromkeys((*read, *written)))
 
 
 def train_dictionary(
@@ -95,7 +108,7 @@ def train_dictionary(
     """
     task = Task.of(config, window, folder, manifest or {})
     train, select = open_stores(stores, task.sites), open_stores(select_stores, task.sites)
-    reads, writes = (Sites.of(train, point, window) for point in task.hook_points)
+    reads, writes = (Sites.of(train, names) for names in task.read_and_written)
     batches = CachedBatches(
         train, reads=reads, writes=writes, batch_tokens=config.batch_tokens, seed=seed
     )
@@ -116,6 +129,15 @@ def hook_points(config: DictionaryConfig) -> tuple[str, str]:
     return config.reads, "moe_out"
 
 
+def read_and_written(
+    config: DictionaryConfig, window: Window
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the arrays that a dictionary reads on a window, and those that it writes."""
+    reads, writes = hook_points(config)
+    both = config.kind == "transcoder" and config.reconstruct_input
+    return site_names(reads, window), written_names(reads, writes, window, reconstruct_input=both)
+
+
 def begin(
     task: Task, batches: Batches, *, data: Any, seed: int, device: str, shown: ExitStack
 ) -> tuple[Session, Dictionary]:
@@ -126,7 +148,9 @@ def begin(
     """
     dictionary = untrained(task, batches, seed=seed).to(device)
     recipe = Recipe.of(task.config, d_model=dictionary.d_model)
-    trainer = Trainer(recipe, dictionary.parts, dictionary.weights, d_model=dictionary.d_model)
+    parts = parts_in(task.config, n_layers=dictionary.n_layers, grouped=True)
+    weights = dictionary.weights.cut(dictionary.parts, parts)
+    trainer = Trainer(recipe, parts, weights, d_model=dictionary.d_model)
     # Manifests tell neither the text nor how the model was trained; normalisations show both.
     normalised = [*batches.reads.normalisation, *batches.writes.normalisation]
     data = [data, [part.tolist() for part in normalised]]
@@ -139,10 +163,10 @@ def begin(
 def finish(
     task: Task, session: Session, dictionary: Dictionary, select: Sequence[ActivationStore]
 ) -> Dictionary:
-    """Set the threshold of what was trained, and write its folder."""
+    """Set the gate of what was trained, and write its folder."""
     curves = session.curves
-    trained = replace(dictionary, weights=session.trainer.weights)
-    trained = _with_threshold(trained, select, guess=curves.rows[-1]["threshold"]).to("cpu")
+    trained = _folded(dictionary) if task.config.pre_bias else dictionary
+    trained = _with_gate(trained, select, guess=curves.rows[-1]["threshold"]).to("cpu")
     with growing(task.folder) as partial:
         trained.save(partial, manifest=task.manifest)
         curves.write(partial / "training.parquet", task.manifest)
@@ -152,28 +176,67 @@ def finish(
 def untrained(task: Task, batches: Batches, *, seed: int) -> Dictionary:
     """Return the dictionary that training starts from."""
     config, (reads, writes) = task.config, task.hook_points
-    parts = parts_of(config.kind, n_layers=len(task.window.layers), d_dict=config.d_dict)
-    shape = {"d_model": batches.reads.d_model, "init_norm": config.init_norm, "seed": seed}
-    if config.kind == "crosscoder":
-        weights = tied_weights(parts[0], **shape)
-    else:
-        weights = regressed_weights(parts, *batches.batch(0), **shape)
     return Dictionary(
         kind=config.kind,
         window=task.window,
         k=config.k,
         reads=reads,
         writes=writes,
-        weights=weights,
+        weights=_initial(task, batches, seed=seed),
         reading=batches.reads.normalisation,
         writing=batches.writes.normalisation,
+        activation=config.activation,
+        cross_layer=config.cross_layer,
+        reconstruct_input=config.reconstruct_input,
     )
 
 
-def _with_threshold(
+def parts_in(config: DictionaryConfig, *, n_layers: int, grouped: bool = False) -> tuple[Part, ...]:
+    """Return the parts of a dictionary; `grouped` cuts them at the ends of Matryoshka prefixes."""
+    return parts_of(
+        config.kind,
+        n_layers=n_layers,
+        d_dict=config.d_dict,
+        cross_layer=config.cross_layer,
+        reconstruct_input=config.reconstruct_input,
+        prefixes=config.prefixes if grouped else (),
+    )
+
+
+def _initial(task: Task, batches: Batches, *, seed: int) -> Weights:
+    """Return the weights that training starts from."""
+    config, n_layers = task.config, len(task.window.layers)
+    parts, d_model = parts_in(config, n_layers=n_layers), batches.reads.d_model
+    init_norm = 1.0 if config.decoder_norm == "unit" else config.init_norm
+    shape = {"d_model": d_model, "init_norm": init_norm, "seed": seed}
+    if config.kind == "crosscoder":
+        weights = tied_weights(parts[0], **shape)
+    else:
+        weights = regressed_weights(parts, *batches.batch(0), **shape)
+    if config.skip:
+        weights = with_skips(weights, n_layers, d_model=d_model)
+    if config.activation == "jumprelu":
+        x_TC = batches.batch(0).inputs_TC
+        weights = with_thresholds(weights, parts, x_TC, k=config.k, d_model=d_model)
+    return weights
+
+
+def _folded(dictionary: Dictionary) -> Dictionary:
+    """Return the dictionary with its decoder bias, taken from what it reads, in its encoder's."""
+    weights = dictionary.weights
+    shift_F = weights.encoders[0] @ weights.decoder_bias
+    return replace(
+        dictionary, weights=weights._replace(encoder_bias=weights.encoder_bias - shift_F)
+    )
+
+
+def _with_gate(
     dictionary: Dictionary, stores: Sequence[ActivationStore], *, guess: float
 ) -> Dictionary:
-    """Return the dictionary with the threshold that gives `k` features a token on `stores`."""
+    """Return the dictionary with its gate at inference, and how many features it lets through.
+
+    BatchTopK's threshold is set so that they are k a token on `stores`.
+    """
     names = site_names(dictionary.reads, dictionary.window)
 
     def blocks() -> Iterator[Tensor]:
@@ -181,6 +244,20 @@ def _with_threshold(
             for block in valid_blocks(store, names):
                 yield torch.from_numpy(block).to(dictionary.norm_F.device)
 
-    found = calibrate(dictionary, blocks, guess=guess)
-    logger.info("threshold %.4g: L0 %.2f on select, k %d", *found, dictionary.k)
-    return replace(dictionary, threshold=found.threshold, l0=found.l0)
+    if dictionary.activation == "batch_topk":
+        found = calibrate(dictionary, blocks, guess=guess)
+        logger.info("threshold %.4g: L0 %.2f on select, k %d", *found, dictionary.k)
+        return replace(dictionary, gate=Weighted(found.threshold), l0=found.l0)
+    gated = replace(dictionary, gate=_learned_gate(dictionary))
+    l0 = mean_l0(gated, blocks())
+    logger.info("L0 %.2f on select, k %d", l0, dictionary.k)
+    return replace(gated, l0=l0)
+
+
+def _learned_gate(dictionary: Dictionary) -> Gate:
+    """Return the gate of an activation function that needs no calibration."""
+    if dictionary.activation == "topk":
+        return TopK(dictionary.k)
+    if dictionary.activation == "jumprelu":
+        return PerFeature(dictionary.weights.thresholds.exp())
+    return Weighted(0.0)

@@ -10,12 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deepseemoe.dictionary.adam import Adam
 from deepseemoe.dictionary.auxk import AuxK
+from deepseemoe.dictionary.batch_topk import BatchTopK
 from deepseemoe.dictionary.batches import Batch
-from deepseemoe.dictionary.gradients import gradients
+from deepseemoe.dictionary.gradients import Gradient, gradient_of
+from deepseemoe.dictionary.jumprelu import JumpReLU
 from deepseemoe.dictionary.layout import Part
 from deepseemoe.dictionary.recipe import Recipe
-from deepseemoe.dictionary.selection import BatchTopK, jobs_of
+from deepseemoe.dictionary.relu import ReLU
+from deepseemoe.dictionary.scan import Scanner, jobs_of
+from deepseemoe.dictionary.selection import Activation
+from deepseemoe.dictionary.topk import TopK, shares_of
 from deepseemoe.dictionary.weights import Weights
 
 
@@ -40,8 +46,8 @@ class Trainer:
         self.recipe, self.parts, self.weights, self.d_model = recipe, parts, weights, d_model
         self.step = 0
         self.silent_F = torch.zeros_like(weights.encoder_bias, dtype=torch.int64)
-        self._select = BatchTopK(recipe.k)
-        self._adam = torch.optim.Adam(list(weights.tensors()), betas=(0.9, 0.999), fused=True)
+        self._activation = activation_of(recipe, parts)
+        self._adam = Adam([*weights.tensors()], epsilon=recipe.adam_epsilon)
 
     @property
     def is_dead_F(self) -> Tensor:
@@ -51,20 +57,30 @@ class Trainer:
     @torch.no_grad()
     def advance(self, batch: Batch) -> StepReport:
         """Train on one batch; raise ValueError where the gradient is not finite."""
-        jobs = jobs_of(self.parts, batch.inputs_TC, self.d_model)
-        selection = self._select(self.weights, jobs, self.weights.norm_F(self.d_model))
-        auxk = AuxK(self.is_dead_F, self.recipe.k_aux, self.recipe.auxk_weight)
-        losses, grads = gradients(
-            self.weights,
+        recipe, weights = self.recipe, self.weights
+        inputs_TC = batch.inputs_TC
+        read_TC = inputs_TC - weights.decoder_bias if recipe.pre_bias else inputs_TC
+        jobs = jobs_of(self.parts, read_TC, self.d_model)
+        norm_F = weights.norm_F(self.d_model)
+        selection = self._activation.select(weights, jobs, norm_F)
+        dead = AuxK(self.is_dead_F, recipe.k_aux, recipe.auxk_weight, self.step)
+        losses, gradient = gradient_of(
+            weights,
             jobs,
             batch.targets_TC,
-            selection.entries,
+            selection,
+            self._activation,
+            inputs_TC=inputs_TC,
             d_model=self.d_model,
-            auxk=auxk if auxk.weight else None,
+            norm_F=norm_F,
+            strength=recipe.penalty(self.step),
+            dead=dead if dead.weight else None,
+            pre_bias=recipe.pre_bias,
+            unit_decoder=recipe.unit_decoder,
         )
-        self._descend(grads)
-        self.silent_F += len(batch.inputs_TC)
-        self.silent_F[selection.entries.features] = 0
+        self._descend(gradient)
+        self.silent_F += len(inputs_TC)
+        self.silent_F[selection.active_features] = 0
         self.step += 1
         targets = batch.targets_TC.view(-1)
         return StepReport(
@@ -72,37 +88,38 @@ class Trainer:
             auxk_loss=losses.auxk,
             squared_error=losses.squared_error,
             squared_target=float(torch.dot(targets, targets)),
-            n_active=len(selection.entries.values),
-            n_tokens=len(batch.inputs_TC),
+            n_active=selection.n_active,
+            n_tokens=len(inputs_TC),
             threshold=selection.threshold,
         )
 
-    def _descend(self, grads: Weights) -> None:
+    def _descend(self, gradient: Gradient) -> None:
         """Clip the gradient to its largest norm, and let Adam step."""
-        tensors = list(grads.tensors())
-        norm = float(torch.nn.utils.get_total_norm(tensors))
+        most = self.recipe.max_grad_norm
+        norm = gradient.norm(enough=most)
         if not math.isfinite(norm):
             raise ValueError(
                 f"step {self.step}: the gradient is not finite ({norm}); lower learning_rate, or "
                 "look for activations that are not finite or huge in the stores"
             )
-        if norm > self.recipe.max_grad_norm:
-            torch._foreach_mul_(tensors, self.recipe.max_grad_norm / norm)
-        for weight, grad in zip(self.weights.tensors(), tensors, strict=True):
-            weight.grad = grad
-        for group in self._adam.param_groups:
-            group["lr"] = self.recipe.learning_rate(self.step)
-        self._adam.step()
+        rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
+        decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
+        self._adam.begin(self.step, divisor=max(1.0, norm / most))
+        for block in gradient.blocks():
+            updated = self._adam.update(block, rate=rate)
+            for weight in (
+                w for w, rows in zip(updated, block, strict=True) if rows.tensor in decoders
+            ):
+                weight /= torch.linalg.vector_norm(weight, dim=1, keepdim=True)
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a later `load_state` needs to go on to the same bytes."""
         tensors = {"silent": self.silent_F}
         for index, weight in enumerate(self.weights.tensors()):
-            moments = self._adam.state[weight]
             tensors |= {
                 f"weight.{index}": weight,
-                f"first.{index}": moments["exp_avg"],
-                f"second.{index}": moments["exp_avg_sq"],
+                f"first.{index}": self._adam.first[index],
+                f"second.{index}": self._adam.second[index],
             }
         return tensors
 
@@ -112,8 +129,20 @@ class Trainer:
         self.silent_F.copy_(tensors["silent"])
         for index, weight in enumerate(self.weights.tensors()):
             weight.copy_(tensors[f"weight.{index}"])
-            self._adam.state[weight] = {
-                "step": torch.tensor(float(step), device=weight.device),
-                "exp_avg": tensors[f"first.{index}"].to(weight.device),
-                "exp_avg_sq": tensors[f"second.{index}"].to(weight.device),
-            }
+            self._adam.first[index].copy_(tensors[f"first.{index}"])
+            self._adam.second[index].copy_(tensors[f"second.{index}"])
+
+
+def activation_of(recipe: Recipe, parts: Sequence[Part]) -> Activation:
+    """Return the activation function of a recipe."""
+    scanner = Scanner()
+    match recipe.activation:
+        case "batch_topk":
+            return BatchTopK(recipe.k, scanner)
+        case "topk":
+            return TopK(shares_of(recipe.k, parts), scanner)
+        case "jumprelu":
+            return JumpReLU(recipe.k, scanner)
+        case "relu":
+            return ReLU(scanner)
+    raise ValueError(f"activation {recipe.activation!r}: not one that a dictionary has")

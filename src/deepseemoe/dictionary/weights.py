@@ -1,6 +1,6 @@
 """The trained numbers of a dictionary, part by part, in normalised units.
 
-Axes as in `layout`: D d_model, L layers, F features, C = L * D, R and W columns of a part.
+Axes as in `layout`: D d_model, L layers, F features, C columns, R and W columns of a part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ Columns = Literal["reads", "writes"]
 
 
 class Weights(NamedTuple):
-    """Encoders and decoders of all parts, and the biases; every tensor is contiguous."""
+    """Encoders and decoders of all parts, biases and the rest; every tensor is contiguous."""
 
     encoders: tuple[Tensor, ...]
     """One (F, R) for each part."""
@@ -27,10 +27,17 @@ class Weights(NamedTuple):
     """One (F, W) for each part."""
     decoder_bias: Tensor
     """(C,)"""
+    skips: tuple[Tensor, ...] = ()
+    """A skip transcoder's linear maps from what each layer reads to what it writes, (D, D)."""
+    thresholds: Tensor | None = None
+    """JumpReLU's log thresholds, (F,)."""
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield all tensors in a fixed order, the order of the optimizer's state."""
         yield from (*self.encoders, self.encoder_bias, *self.decoders, self.decoder_bias)
+        yield from self.skips
+        if self.thresholds is not None:
+            yield self.thresholds
 
     def to(self, device: str | torch.device) -> "Weights":
         """Return the weights on `device`."""
@@ -39,6 +46,21 @@ class Weights(NamedTuple):
             self.encoder_bias.to(device),
             tuple(decoder.to(device) for decoder in self.decoders),
             self.decoder_bias.to(device),
+            tuple(skip.to(device) for skip in self.skips),
+            None if self.thresholds is None else self.thresholds.to(device),
+        )
+
+    def cut(self, whole: Sequence[Part], parts: Sequence[Part]) -> "Weights":
+        """Return the same weights as those of `parts`, which cut up the parts `whole`; views."""
+        homes = [
+            (index, part.first - home.first, part.stop - home.first)
+            for part in parts
+            for index, home in enumerate(whole)
+            if home.first <= part.first < home.stop
+        ]
+        return self._replace(
+            encoders=tuple(self.encoders[i][first:stop] for i, first, stop in homes),
+            decoders=tuple(self.decoders[i][first:stop] for i, first, stop in homes),
         )
 
     def norm_F(self, d_model: int) -> Tensor:
@@ -92,6 +114,29 @@ def regressed_weights(
     n_features, zeros = parts[-1].stop, _zeros(decoders[0])
     bias = torch.zeros(n_features, device=inputs_TC.device)
     return Weights(tuple(encoders), bias, tuple(decoders), zeros)
+
+
+def with_skips(weights: Weights, n_layers: int, *, d_model: int) -> Weights:
+    """Return weights with skip connections that write nothing yet."""
+    blank = weights.decoder_bias.new_zeros(d_model, d_model)
+    return weights._replace(skips=tuple(blank.clone() for _ in range(n_layers)))
+
+
+def with_thresholds(
+    weights: Weights, parts: Sequence[Part], inputs_TC: Tensor, *, k: int, d_model: int
+) -> Weights:
+    """Return weights with thresholds that let k features of a token through, on one batch."""
+    norm_F = weights.norm_F(d_model)
+    scores_TF = torch.cat(
+        [
+            part.read(inputs_TC, d_model) @ encoder.t()
+            for part, encoder in zip(parts, weights.encoders, strict=True)
+        ],
+        dim=1,
+    ).mul_(norm_F)
+    n_keep = min(k * len(scores_TF), scores_TF.numel())
+    edge = scores_TF.view(-1).kthvalue(scores_TF.numel() - n_keep + 1).values
+    return weights._replace(thresholds=(edge / norm_F).log())
 
 
 def _directions(n_features: int, d_model: int, seed: int, part: int = 0) -> Tensor:

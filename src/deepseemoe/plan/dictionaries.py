@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from deepseemoe.config import DictionaryConfig, RunConfig
-from deepseemoe.dictionary.batches import site_names
-from deepseemoe.dictionary.layout import Part, parts_of
-from deepseemoe.dictionary.selection import BLOCK
-from deepseemoe.dictionary.train import hook_points
+from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.scan import BLOCK, GPU_BLOCK
+from deepseemoe.dictionary.train import parts_in, read_and_written
 from deepseemoe.names import Window
 
 FLOAT = 4
 HEADER_BYTES = 100
 """A tensor's line in the header of a safetensors file, about."""
 
-HELD = 4
-"""Copies of the weights between two steps: themselves, their gradient, and Adam's two moments."""
+HELD = 3
+"""Copies of the weights between two steps: themselves, and Adam's two moments."""
 
 DEAD = 0.2
 """Share of features that AuxK's estimate takes for dead; they are copied out for its product."""
@@ -45,15 +44,17 @@ class Shape(NamedTuple):
     @property
     def sites(self) -> set[str]:
         """The arrays that it reads or writes."""
-        return {
-            site for point in hook_points(self.config) for site in site_names(point, self.window)
-        }
+        return {site for sites in read_and_written(self.config, self.window) for site in sites}
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """Which features read and write which layers."""
-        config = self.config
-        return parts_of(config.kind, n_layers=self.n_layers, d_dict=config.d_dict)
+        return parts_in(self.config, n_layers=self.n_layers)
+
+    @property
+    def n_columns(self) -> int:
+        """Columns that it writes."""
+        return self.d_model * len(read_and_written(self.config, self.window)[1])
 
     @property
     def n_encoder(self) -> int:
@@ -67,9 +68,15 @@ class Shape(NamedTuple):
 
     @property
     def n_parameters(self) -> int:
-        """All parameters: encoders, decoders and their biases."""
-        biases = self.config.d_dict + self.n_layers * self.d_model
-        return self.n_encoder + self.n_decoder + biases
+        """All parameters: encoders, decoders, their biases, skips and thresholds."""
+        config = self.config
+        biases = config.d_dict * (1 + (config.activation == "jumprelu")) + self.n_columns
+        return self.n_encoder + self.n_decoder + biases + self.n_skip
+
+    @property
+    def n_skip(self) -> int:
+        """Parameters of skip connections."""
+        return self.config.skip * self.n_layers * self.d_model**2
 
     @property
     def weight_bytes(self) -> int:
@@ -82,10 +89,11 @@ class Shape(NamedTuple):
 
         Besides, mean and scale of each layer that is read and written.
         """
-        n_columns = self.n_layers * self.d_model
-        decoder = self.config.d_dict * n_columns
-        normalisation = 2 * (n_columns + self.n_layers)
-        n_floats = self.n_encoder + decoder + self.config.d_dict + n_columns + normalisation
+        config, n_columns = self.config, self.n_columns
+        n_read, n_slots = self.n_layers * self.d_model, n_columns // self.d_model
+        biases = config.d_dict * (1 + (config.activation == "jumprelu")) + n_columns
+        normalisation = n_read + self.n_layers + n_columns + n_slots
+        n_floats = self.n_encoder + config.d_dict * n_columns + self.n_skip + biases + normalisation
         return FLOAT * n_floats + 8 * HEADER_BYTES
 
     @property
@@ -103,14 +111,17 @@ class Shape(NamedTuple):
     def step_bytes(self) -> int:
         """Bytes that a step takes besides, an estimate.
 
-        New gradients (the last ones go when they are there), six matrices the size of the batch
-        and a block of pre-activations, and AuxK's copies of dead rows and their pre-activations.
+        A block of gradients, six matrices the size of the batch (and one for each Matryoshka
+        prefix) and a block of pre-activations, and AuxK's copies of dead rows, their gradients and
+        pre-activations.
         """
-        n_tokens, n_columns = self.config.batch_tokens, self.n_layers * self.d_model
-        dense = n_tokens * (6 * n_columns + min(BLOCK, self.config.d_dict))
-        auxk = 3 * n_tokens * self.config.d_dict + 2 * self.n_parameters
+        n_tokens, d_dict = self.config.batch_tokens, self.config.d_dict
+        n_matrices = 6 + 2 * len(self.config.prefixes)
+        dense = n_tokens * (n_matrices * self.n_columns + min(GPU_BLOCK, d_dict))
+        rows = 2 * min(BLOCK, d_dict) * self.n_parameters // d_dict
+        auxk = 3 * n_tokens * d_dict + 2 * self.n_parameters
         has_auxk = self.config.auxk_weight > 0
-        return self.weight_bytes + FLOAT * (dense + int(DEAD * auxk) * has_auxk)
+        return FLOAT * (dense + rows + int(DEAD * auxk) * has_auxk)
 
 
 def shapes_of(run: RunConfig, *, d_model: int) -> tuple[Shape, ...]:

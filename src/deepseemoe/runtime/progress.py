@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -14,17 +15,21 @@ class Progress:
         self.done = 0
         self._start = self._last = time.monotonic()
 
-    def advance(self, count: int, **values: float) -> None:
-        """Add `count`; `values`, such as loss=2.31, are shown in the line."""
+    def advance(self, count: int, **values: float | Callable[[], float]) -> None:
+        """Add `count`; `values`, such as loss=2.31, are shown in the line.
+
+        A function is called only for a line, so that it may cost something.
+        """
         self.done += count
         now = time.monotonic()
         if now - self._last >= self.seconds or self.done >= self.total:
             self._last = now
             self._log(now, values)
 
-    def _log(self, now: float, values: dict[str, float]) -> None:
+    def _log(self, now: float, values: Mapping[str, float | Callable[[], float]]) -> None:
         rate = self.done / max(now - self._start, 1e-9)
         left = max(self.total - self.done, 0) / max(rate, 1e-9)
-        shown = "".join(f", {name} {value:.4g}" for name, value in values.items())
+        numbers = {name: v() if callable(v) else v for name, v in values.items()}
+        shown = "".join(f", {name} {number:.4g}" for name, number in numbers.items())
         line = "%s: %d of %d %s, %.0f %s/s, %.0f s left%s"
         logger.info(line, self.what, self.done, self.total, self.unit, rate, self.unit, left, shown)

@@ -8,6 +8,7 @@ from planted_stores import write_store
 
 from deepseemoe.corpus.shards import TokenShard, write_shard
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.gates import Weighted
 from deepseemoe.dictionary.layout import parts_of
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.weights import Weights
@@ -103,5 +104,5 @@ def random_transcoder(window, *, d_dict=40, threshold=0.5, seed=0):
         Normalisation(draw(n_layers, D_MODEL), 1 + draw(n_layers).abs()) for _ in range(2)
     )
     return Dictionary(
-        "transcoder", window, 8, "moe_in", "moe_out", weights, reading, writing, threshold
+        "transcoder", window, 8, "moe_in", "moe_out", weights, reading, writing, Weighted(threshold)
     )

@@ -13,6 +13,7 @@ from deepseemoe.dictionary.batches import (
     Sites,
     open_stores,
     prefetched,
+    site_names,
     valid_blocks,
 )
 from deepseemoe.names import Window
@@ -45,8 +46,8 @@ def stores(tmp_path_factory):
 def batches(stores, *, batch_tokens=100, seed=0, reads="resid_post", writes="resid_post"):
     return CachedBatches(
         stores,
-        reads=Sites.of(stores, reads, WINDOW),
-        writes=Sites.of(stores, writes, WINDOW),
+        reads=Sites.of(stores, site_names(reads, WINDOW)),
+        writes=Sites.of(stores, site_names(writes, WINDOW)),
         batch_tokens=batch_tokens,
         seed=seed,
     )
@@ -103,8 +104,8 @@ def test_a_crosscoder_reads_what_it_writes(stores):
 
 def test_inputs_and_targets_are_the_same_tokens(stores):
     batch = batches(stores, reads="moe_in", writes="moe_out").batch(2)
-    reads = Sites.of(stores, "moe_in", WINDOW).normalisation
-    writes = Sites.of(stores, "moe_out", WINDOW).normalisation
+    reads = Sites.of(stores, site_names("moe_in", WINDOW)).normalisation
+    writes = Sites.of(stores, site_names("moe_out", WINDOW)).normalisation
     raw_in = reads.undo(batch.inputs_TC.view(-1, 2, WIDTH))
     raw_out = writes.undo(batch.targets_TC.view(-1, 2, WIDTH))
     torch.testing.assert_close(raw_in.flip(2) - 1.0, raw_out, atol=1.0, rtol=2e-2)
@@ -145,4 +146,4 @@ def test_a_store_without_a_site_is_refused(tmp_path):
 def test_activations_that_never_vary_are_refused(tmp_path):
     path = write_store(tmp_path / "a.zarr", {name: np.ones((200, WIDTH)) for name in NAMES})
     with pytest.raises(ValueError, match="resid_post/L00: its variance over 1.. valid tokens is 0"):
-        Sites.of([ActivationStore(path)], "resid_post", WINDOW)
+        Sites.of([ActivationStore(path)], site_names("resid_post", WINDOW))

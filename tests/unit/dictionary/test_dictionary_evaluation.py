@@ -17,7 +17,9 @@ from small_moe import (
 )
 
 from deepseemoe.activations.store import ActivationStore
+from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.evaluate import evaluate_dictionary, stored_metrics
+from deepseemoe.dictionary.gates import Weighted
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.splice import crosscoder_edits, transcoder_edits
 from deepseemoe.dictionary.splice_metrics import splice_batches
@@ -99,8 +101,10 @@ def test_a_transcoder_of_zeros_is_the_ablation_of_the_blocks(evaluate):
 
 def test_the_mean_has_an_fvu_of_1_on_the_test_split(split):
     stores = [ActivationStore(path) for path in split.stores]
-    mean = Normalisation.of(stores, "resid_post", WINDOW)
-    dictionary = replace(identity_crosscoder(WINDOW), reading=mean, writing=mean, threshold=1e9)
+    mean = Normalisation.of(stores, site_names("resid_post", WINDOW))
+    dictionary = replace(
+        identity_crosscoder(WINDOW), reading=mean, writing=mean, gate=Weighted(1e9)
+    )
     values = stored_metrics(dictionary, stores)
     assert values["fvu"] == pytest.approx([1, 1], rel=1e-5)
     assert values["l0"] == 0

@@ -8,6 +8,7 @@ import torch
 from dense_reference import preactivations, random_weights
 
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.gates import Weighted
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.names import Window
 
@@ -35,7 +36,7 @@ def example(kind, *, threshold=0.7, dtype=torch.float32):
         weights=weights,
         reading=reading,
         writing=reading if kind == "crosscoder" else normalisation(rng),
-        threshold=threshold,
+        gate=Weighted(threshold),
         l0=6.98,
     )
 
@@ -50,7 +51,7 @@ def dense_codes(dictionary, x_TLD):
     """Return thresholded activations (T, F) by the plain formula on normalised inputs."""
     x_TC = dictionary.reading.apply(x_TLD).flatten(1)
     z_TF = preactivations(dictionary.weights, dictionary.parts, x_TC, D_MODEL)
-    is_active = (z_TF > 0) & (z_TF * dictionary.norm_F >= dictionary.threshold)
+    is_active = (z_TF > 0) & (z_TF * dictionary.norm_F >= dictionary.gate.threshold)
     return z_TF * is_active
 
 
@@ -71,7 +72,7 @@ def test_a_saved_dictionary_comes_back_to_the_bit(kind, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     for mine, theirs in zip(again.weights.tensors(), dictionary.weights.tensors(), strict=True):
         assert torch.equal(mine, theirs)
-    for name in ("kind", "window", "k", "reads", "writes", "threshold", "l0"):
+    for name in ("kind", "window", "k", "reads", "writes", "gate", "l0"):
         assert getattr(again, name) == getattr(dictionary, name)
     x = raw_inputs(dictionary)
     for mine, theirs in zip(again.encode(x), dictionary.encode(x), strict=True):
@@ -81,8 +82,8 @@ def test_a_saved_dictionary_comes_back_to_the_bit(kind, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2, expected 1"),
-        ({"format": None}, "format None, expected 1"),
+        ({"format": 1}, "format 1, expected 2"),
+        ({"format": None}, "format None, expected 2"),
         ({"kind": "autoencoder"}, "kind 'autoencoder', expected one of crosscoder, transcoder"),
     ],
 )

@@ -5,6 +5,7 @@ import torch
 from dense_reference import preactivations, random_weights
 
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.gates import Weighted
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.threshold import calibrate
 from deepseemoe.names import Window
@@ -46,16 +47,16 @@ def test_it_is_the_k_times_t_th_largest_weighted_activation(dictionary, x, guess
 
 def test_encoding_with_it_has_the_l0_that_it_states(dictionary, x):
     found = calibrate(dictionary, lambda: [x], guess=1.0)
-    entries = dictionary.entries(x, threshold=found.threshold)
+    entries = dictionary.entries(x, gate=Weighted(found.threshold))
     assert len(entries.values) / len(x) == found.l0
 
 
 def test_other_tokens_have_an_l0_within_two_percent_of_k(dictionary, x):
     other = torch.randn(20_000, 2, D_MODEL, generator=torch.Generator().manual_seed(1))
     found = calibrate(dictionary, lambda: [other], guess=1.0)
-    assert len(dictionary.entries(x, threshold=found.threshold).values) / len(x) == pytest.approx(
-        K, rel=0.02
-    )
+    assert len(dictionary.entries(x, gate=Weighted(found.threshold)).values) / len(
+        x
+    ) == pytest.approx(K, rel=0.02)
 
 
 def test_where_fewer_are_positive_all_of_them_pass(dictionary, x):

@@ -1,65 +1,16 @@
-"""Training finds what was planted, stops where it cannot, and survives being killed."""
-
-import sys
+"""Training finds what was planted, and nothing where nothing was."""
 
 import numpy as np
 import pytest
 import torch
-from planted_stores import (
-    D_MODEL,
-    crosscoder_sites,
-    directions,
-    matched_cosines,
-    sparse_codes,
-    transcoder_sites,
-    write_store,
-)
+from planted_stores import D_MODEL, matched_cosines, sparse_codes, write_store
+from planted_training import QUICK, READS, TRAIN, WINDOW, WRITES, train
 
 from deepseemoe.activations.store import ActivationStore
-from deepseemoe.config.dictionary import DictionaryConfig
-from deepseemoe.dictionary import trainer as trainer_module
 from deepseemoe.dictionary.batches import site_names, valid_blocks
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.evaluate import stored_metrics
-from deepseemoe.dictionary.train import train_dictionary
-from deepseemoe.names import Window
-from deepseemoe.runtime.checkpoints import checkpoint_path, write_checkpoint
 from deepseemoe.runtime.tables import read_manifest, read_table
-
-WINDOW = Window(0, 1)
-TRAIN = {"n_tokens": 150_000, "batch_tokens": 512, "learning_rate": 1e-2, "init_norm": 0.2}
-QUICK = {"n_tokens": 20_000, "batch_tokens": 500, "d_dict": 32, "k": 3, "learning_rate": 3e-3}
-READS = directions(2)
-WRITES = directions(2, seed=1)
-
-
-@pytest.fixture(scope="module")
-def crosscoder_world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("crosscoder")
-    return [
-        write_store(folder / f"{seed}.zarr", crosscoder_sites(codes, READS, seed=seed))
-        for seed, n_tokens in enumerate((12_288, 12_288, 6144, 6144))
-        for codes in [sparse_codes(n_tokens, seed)]
-    ]
-
-
-@pytest.fixture(scope="module")
-def transcoder_world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("transcoder")
-    paths = []
-    for seed, n_tokens in enumerate((24_576, 6144, 6144)):
-        codes = np.stack([sparse_codes(n_tokens, 10 * seed + layer) for layer in (0, 1)], axis=1)
-        sites = transcoder_sites(codes, READS, WRITES, seed=seed)
-        paths.append(write_store(folder / f"{seed}.zarr", sites))
-    return paths
-
-
-def train(stores, select, folder, **settings):
-    options = {"window": WINDOW, "seed": 0, "manifest": {"run": "test"}}
-    options |= {name: settings.pop(name) for name in ("window", "seed") if name in settings}
-    return train_dictionary(
-        DictionaryConfig(**settings), stores=stores, select_stores=select, folder=folder, **options
-    )
 
 
 @pytest.fixture(scope="module")
@@ -155,140 +106,7 @@ def test_a_transcoder_stays_causal_through_training(transcoder_world, tmp_path):
     assert (dictionary.decoder_FLD[~late].abs().amax(2) > 0).all()
 
 
-class KilledError(Exception):
-    """Stands for a kill in the middle of training."""
-
-
-def files(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-@pytest.mark.parametrize("kind", ["crosscoder", "transcoder"])
-def test_a_run_that_was_killed_twice_ends_in_the_same_bytes(kind, request, tmp_path, monkeypatch):
-    stores = request.getfixturevalue(f"{kind}_world")
-    settings = {**QUICK, "kind": kind, "checkpoint_steps": 7, "dead_tokens": 1000}
-    train(stores[:1], stores[-1:], tmp_path / "whole" / "out", **settings)
-
-    advance = trainer_module.Trainer.advance
-    for deadly_step in (5, 23):  # before the first checkpoint, and between two
-
-        def dying(self, batch, deadly_step=deadly_step):
-            if self.step == deadly_step:
-                raise KilledError
-            return advance(self, batch)
-
-        monkeypatch.setattr(trainer_module.Trainer, "advance", dying)
-        with pytest.raises(KilledError):
-            train(stores[:1], stores[-1:], tmp_path / "killed" / "out", **settings)
-    steps = []
-    monkeypatch.setattr(
-        trainer_module.Trainer,
-        "advance",
-        lambda self, batch: (steps.append(self.step), advance(self, batch))[1],
-    )
-    train(stores[:1], stores[-1:], tmp_path / "killed" / "out", **settings)
-    assert steps == list(range(21, 40))
-    assert files(tmp_path / "killed" / "out") == files(tmp_path / "whole" / "out")
-    assert sorted(files(tmp_path / "killed" / "out")) == [
-        "config.json", "training.parquet", "weights.safetensors",
-    ]  # fmt: skip
-    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["out"]
-
-
-def test_a_checkpoint_of_another_configuration_is_not_used(crosscoder_world, tmp_path):
-    stores = crosscoder_world[:1]
-    train(stores, stores, tmp_path / "fresh" / "out", **QUICK)
-    path = checkpoint_path(tmp_path / "stale" / "out")
-    path.parent.mkdir()
-    write_checkpoint(path, run="other", step=30, tensors={"x": torch.zeros(1)}, log={})
-    train(stores, stores, tmp_path / "stale" / "out", **QUICK)
-    assert files(tmp_path / "stale" / "out") == files(tmp_path / "fresh" / "out")
-
-
-def test_a_checkpoint_of_other_activations_is_not_used(crosscoder_world, tmp_path, monkeypatch):
-    first, second = crosscoder_world[:1], crosscoder_world[1:2]
-    assert ActivationStore(first[0]).manifest == ActivationStore(second[0]).manifest
-    train(second, second, tmp_path / "fresh" / "out", checkpoint_steps=7, **QUICK)
-    advance = trainer_module.Trainer.advance
-
-    def dying(self, batch):
-        if self.step == 20:
-            raise KilledError
-        return advance(self, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(trainer_module.Trainer, "advance", dying)
-        with pytest.raises(KilledError):
-            train(first, first, tmp_path / "stale" / "out", checkpoint_steps=7, **QUICK)
-    assert checkpoint_path(tmp_path / "stale" / "out").exists()
-    train(second, second, tmp_path / "stale" / "out", checkpoint_steps=7, **QUICK)
-    assert files(tmp_path / "stale" / "out") == files(tmp_path / "fresh" / "out")
-
-
 def test_another_seed_gives_another_dictionary(crosscoder_world, tmp_path):
     stores = crosscoder_world[:1]
     one, two = (train(stores, stores, tmp_path / str(s), seed=s, **QUICK) for s in (0, 1))
     assert not torch.equal(one.decoder_FLD, two.decoder_FLD)
-
-
-def test_a_gradient_that_is_not_finite_ends_training_with_a_clear_error(
-    crosscoder_world, tmp_path, monkeypatch
-):
-    gather = trainer_module.gradients
-
-    def poisoned(weights, *args, **kwargs):
-        losses, grads = gather(weights, *args, **kwargs)
-        grads.encoders[0][0, 0] = float("nan")
-        return losses, grads
-
-    monkeypatch.setattr(trainer_module, "gradients", poisoned)
-    with pytest.raises(ValueError, match="step 0: the gradient is not finite .* learning_rate"):
-        train(crosscoder_world[:1], crosscoder_world[:1], tmp_path / "out", **QUICK)
-    assert not (tmp_path / "out").exists()
-
-
-def test_less_than_one_batch_to_train_on_is_refused(crosscoder_world, tmp_path):
-    settings = {**QUICK, "n_tokens": 400}
-    with pytest.raises(ValueError, match="n_tokens 400 is less than one batch"):
-        train(crosscoder_world[:1], crosscoder_world[:1], tmp_path / "out", **settings)
-
-
-def test_a_window_that_the_stores_do_not_hold_is_refused(crosscoder_world, tmp_path):
-    with pytest.raises(ValueError, match="the store lacks resid_post/L02; it holds resid_post/L00"):
-        train(crosscoder_world, crosscoder_world, tmp_path / "out", window=Window(1, 2), **QUICK)
-    with pytest.raises(ValueError, match="the store lacks moe_in/L00"):
-        train(crosscoder_world, crosscoder_world, tmp_path / "out", kind="transcoder", **QUICK)
-
-
-def test_a_wandb_project_without_wandb_is_an_error(crosscoder_world, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    settings = {**QUICK, "wandb_project": "demo"}
-    with pytest.raises(ValueError, match="wandb is not installed; run `pip install wandb`"):
-        train(crosscoder_world[:1], crosscoder_world[:1], tmp_path / "out", **settings)
-
-
-def test_a_wandb_project_gets_every_row_and_changes_no_byte(
-    crosscoder_world, tmp_path, monkeypatch
-):
-    shown = []
-
-    class Run:
-        def log(self, row, step):
-            shown.append((step, row))
-
-        def finish(self):
-            shown.append("finished")
-
-    class Wandb:
-        @staticmethod
-        def init(project, name, config):
-            shown.append((project, name, config["config"]["k"]))
-            return Run()
-
-    monkeypatch.setitem(sys.modules, "wandb", Wandb)
-    stores = crosscoder_world[:1]
-    train(stores, stores, tmp_path / "cc" / "L00-L01", wandb_project="demo", **QUICK)
-    train(stores, stores, tmp_path / "plain" / "L00-L01", **QUICK)
-    rows = read_table(tmp_path / "cc" / "L00-L01" / "training.parquet").to_pylist()
-    assert shown == [("demo", "cc L00-L01", 3), *((r["step"], r) for r in rows), "finished"]
-    assert files(tmp_path / "cc" / "L00-L01") == files(tmp_path / "plain" / "L00-L01")

@@ -9,6 +9,7 @@ from deepseemoe.activations.pool import N_CHUNKS, Pool
 from deepseemoe.activations.shuffled_text import ShuffledText
 from deepseemoe.config import ActivationsConfig, BatchesConfig, DictionaryConfig
 from deepseemoe.dictionary import trainer as trainer_module
+from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.live import train_live
 from deepseemoe.dictionary.live_batches import LiveBatches
@@ -114,7 +115,7 @@ def test_every_valid_row_is_served_once_in_two_rounds(pool, split):
 
 
 def test_a_batch_depends_on_seed_and_step_only(model, split):
-    points = ("moe_in", "moe_out"), WINDOW
+    points = site_names("moe_in", WINDOW), site_names("moe_out", WINDOW)
     twin = small_model()  # two pools would run one model from two threads
     with make_pool(model, split) as one, make_pool(twin, split, batch_sequences=1) as two:
         first, second = (LiveBatches(pool, *points, batch_tokens=40) for pool in (one, two))
@@ -130,7 +131,7 @@ def test_a_batch_depends_on_seed_and_step_only(model, split):
 
 
 def test_batches_are_normalised_activations_of_the_model(pool):
-    batches = LiveBatches(pool, ("resid_post", "resid_post"), WINDOW, batch_tokens=CHUNK)
+    batches = LiveBatches(pool, *[site_names("resid_post", WINDOW)] * 2, batch_tokens=CHUNK)
     inputs, targets = batches.batch(0)
     assert targets is inputs
     raw = batches.reads.normalisation.undo(inputs.view(CHUNK, 2, -1))
@@ -215,8 +216,9 @@ def test_a_pool_that_cannot_serve_says_why(model, split, changes, message):
 
 
 def test_a_round_smaller_than_a_batch_is_refused(pool):
+    points = site_names("moe_in", WINDOW), site_names("moe_out", WINDOW)
     with pytest.raises(ValueError, match=f"{CHUNK} tokens to a round, less than one batch"):
-        LiveBatches(pool, ("moe_in", "moe_out"), WINDOW, batch_tokens=CHUNK + 1)
+        LiveBatches(pool, *points, batch_tokens=CHUNK + 1)
 
 
 def test_activations_that_are_not_finite_end_training(split):

@@ -11,6 +11,7 @@ from deepseemoe.activations.store import ActivationStore
 from deepseemoe.activations.writer import open_writer
 from deepseemoe.config import ActivationsConfig
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.gates import Weighted
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.weights import Weights
 from deepseemoe.features.encode import encode_features, spans
@@ -52,7 +53,13 @@ def write_dictionary(folder):
     plain, same = (Normalisation(torch.zeros(n_layers, D), torch.ones(n_layers)) for _ in range(2))
     names = {"kind": "crosscoder", "reads": "resid_post", "writes": "resid_post"}
     made = Dictionary(
-        window=WINDOW, k=2, weights=weights, reading=plain, writing=same, threshold=20.0, **names
+        window=WINDOW,
+        k=2,
+        weights=weights,
+        reading=plain,
+        writing=same,
+        gate=Weighted(20.0),
+        **names,
     )
     made.save(folder)
     return made

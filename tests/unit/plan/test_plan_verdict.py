@@ -57,7 +57,7 @@ def test_what_fits_says_so_with_the_gpus_of_the_largest_job(published):
         ({"disk": 1000}, "disk", "corpus: {n_tokens: {train: "),
         ({"gpu": 45}, "evaluation", "devices: {evaluation: 2}"),
         ({"gpu": 30}, "activations", "devices: {activations: 2}"),
-        ({"gpu": 24}, "dictionary", "dictionaries: {crosscoder: {d_dict: 32768}}"),
+        ({"gpu": 18}, "dictionary", "dictionaries: {crosscoder: {d_dict: 32768}}"),
     ],
 )
 def test_every_change_that_is_named_fits_when_it_is_made(limit, kind, advice, published):
