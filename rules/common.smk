@@ -22,7 +22,9 @@ WINDOWS = [str(window) for window in RUN.windows]
 # Where the target `justify` lays its windows; empty where the configuration cannot know the layers.
 JUSTIFIED = plan.justified_layers(RUN)
 JUSTIFIED_WINDOWS = plan.windows_of(RUN.justify, JUSTIFIED) if JUSTIFIED else ()
-JUSTIFIED_SITES = [f"resid_post/L{layer:02d}" for layer in JUSTIFIED.layers] if JUSTIFIED else []
+JUSTIFIED_SITES = (
+    [f"resid_post/L{layer:02d}" for layer in JUSTIFIED.layers] if JUSTIFIED else []
+)
 # Files from outside: where one changes, what was made of it is made again.
 TEXT_FILES = fingerprint(RUN.corpus.paths)
 MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
@@ -156,6 +158,14 @@ def justified_dictionaries(wildcards):
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
 
 
+def justification(wildcards):
+    """Return what the target `justify` makes; raise ValueError where its configuration forbids it."""
+    if problems := list(plan.plan_problems(RUN)):
+        raise ValueError("; ".join(problems))
+    files = ("table.parquet", "finding.json", "figure.svg", "page.html")
+    return [f"<results>/{RUN.name}/justify/{file}" for file in files]
+
+
 def justified_sums():
     """Return the sums of every evaluation of `justify`."""
     pattern = "<results>/{{run}}/justify/evaluation/{}/{}/{}/sums.parquet"
@@ -196,14 +206,23 @@ def gpu(*stages):
 
 def justify_training():
     """Return the keys of `justify` that a dictionary's training depends on; size and k are its arm."""
-    keys = ("n_tokens", "batch_tokens", "learning_rate", "init_norm", "checkpoint_steps", "format")
+    keys = (
+        "n_tokens",
+        "batch_tokens",
+        "learning_rate",
+        "init_norm",
+        "checkpoint_steps",
+        "format",
+    )
     return {key: RUN.stage("justify")[key] for key in keys}
 
 
 def justify_evaluation():
     """Return `justify` without what only decides on, or adds to, what was evaluated."""
     later = ("layers", "widths", "endpoint", "max_fvu", "n_bootstrap", "confidence")
-    return {key: value for key, value in RUN.stage("justify").items() if key not in later}
+    return {
+        key: value for key, value in RUN.stage("justify").items() if key not in later
+    }
 
 
 def n_layers_read():

@@ -12,10 +12,7 @@ localrules:
 rule justify:
     """Compare crosscoders of every window with separate SAEs; write one table, one figure, three sentences."""
     input:
-        f"<results>/{RUN.name}/justify/table.parquet",
-        f"<results>/{RUN.name}/justify/finding.json",
-        f"<results>/{RUN.name}/justify/figure.svg",
-        f"<results>/{RUN.name}/justify/page.html",
+        justification,
 
 
 rule randomise_model:
@@ -158,7 +155,8 @@ rule compare_arms:
     input:
         sums=justified_sums(),
         stability=expand(
-            "<results>/{{run}}/justify/stability/{window}.json", window=JUSTIFIED_WINDOWS
+            "<results>/{{run}}/justify/stability/{window}.json",
+            window=JUSTIFIED_WINDOWS,
         ),
         select=expand(
             "<results>/{{run}}/justify/activations/trained/select/{shard}.zarr",

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.codes import Entries
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.names import Window
@@ -30,13 +31,18 @@ class Coder(Protocol):
         ...
 
     @property
-    def reads(self) -> str:
-        """The hook point that it reads."""
+    def read_names(self) -> tuple[str, ...]:
+        """The sites that it reads, layer by layer."""
         ...
 
     @property
-    def writes(self) -> str:
-        """The hook point that it reconstructs."""
+    def written_names(self) -> tuple[str, ...]:
+        """The sites that it reconstructs."""
+        ...
+
+    @property
+    def outputs(self) -> slice:
+        """Which of the latter are put into the model: all."""
         ...
 
     @property
@@ -53,13 +59,28 @@ class Coder(Protocol):
         ...
 
 
+class OfResiduals:
+    """What is the same for all that read and reconstruct `resid_post` of a window."""
+
+    window: Window
+    outputs = slice(None)
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """The residual stream after each layer."""
+        return site_names("resid_post", self.window)
+
+    @property
+    def written_names(self) -> tuple[str, ...]:
+        """The same."""
+        return self.read_names
+
+
 @dataclass(frozen=True)
-class Separate:
+class Separate(OfResiduals):
     """One SAE for each layer of a window; their features are numbered one SAE after another."""
 
     saes: tuple[Dictionary, ...]
-    reads: str = "resid_post"
-    writes: str = "resid_post"
 
     def __post_init__(self) -> None:
         layers = [sae.window.layers for sae in self.saes]
@@ -107,7 +128,7 @@ class Separate:
 
 
 @dataclass(frozen=True)
-class Copy:
+class Copy(OfResiduals):
     """One SAE of one layer, whose features are decoded at every layer of a window.
 
     What it reconstructs at other layers is what the residual stream merely carries along.
@@ -117,8 +138,6 @@ class Copy:
     window: Window
     decoder_FLD: Tensor
     bias_LD: Tensor
-    reads: str = "resid_post"
-    writes: str = "resid_post"
 
     @property
     def d_dict(self) -> int:

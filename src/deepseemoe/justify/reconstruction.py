@@ -39,9 +39,9 @@ class Coded(NamedTuple):
 
 def encode(coder: Coder, rows: Rows) -> Coded:
     """Return the codes of all valid rows."""
-    sites = site_names(coder.reads, coder.window)
     pieces = [
-        matrix(coder.entries(x_TLD), len(x_TLD), coder.d_dict) for _, x_TLD in rows.blocks(sites)
+        matrix(coder.entries(x_TLD), len(x_TLD), coder.d_dict)
+        for _, x_TLD in rows.blocks(coder.read_names)
     ]
     return Coded(sp.vstack(pieces, format="csr"))
 
@@ -61,7 +61,7 @@ def measure_fvu(
     """
     pieces = []
     units = [units_of(layer) for layer in documents]
-    for part, x_TLD in rows.blocks(site_names(coder.reads, coder.window)):
+    for part, x_TLD in rows.blocks(coder.read_names):
         entries = coder.entries(x_TLD)
         pieces.append(matrix(entries, len(x_TLD), coder.d_dict))
         y_TLD = coder.reconstruct(entries, n_tokens=len(x_TLD))

@@ -14,7 +14,6 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.codes import dot_products, offsets_of
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.justify.rows import Rows
@@ -62,7 +61,7 @@ def effective_layers(crosscoder: Dictionary, rows: Rows) -> EffectiveLayers:
     encoder_FLD = crosscoder.encoder_FLD
     total_FL = torch.zeros(encoder_FLD.shape[:2], dtype=torch.float64)
     count_F = torch.zeros(len(encoder_FLD), dtype=torch.float64)
-    for _, x_TLD in rows.blocks(site_names(crosscoder.reads, crosscoder.window)):
+    for _, x_TLD in rows.blocks(crosscoder.read_names):
         entries = crosscoder.entries(x_TLD)
         offsets = offsets_of(entries.tokens, len(x_TLD))
         centred_TLD = x_TLD - crosscoder.reading.mean_LD

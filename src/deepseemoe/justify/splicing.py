@@ -15,7 +15,6 @@ from torch import Tensor
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.corpus.shards import read_shard
-from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.metrics import router_agreement
 from deepseemoe.dictionary.splice import crosscoder_edits, zero_edits
 from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS, SpliceBatch, splice_batches
@@ -79,7 +78,7 @@ def _measure(
     """Run the model on a batch: as it is, with zeros, and with each arm's reconstructions."""
     one = next(iter(coders.values()))
     is_valid_T = batch.is_valid_T.to(model.device)
-    clean, recorded = _run(model, batch, {}, watched, site_names(one.reads, one.window))
+    clean, recorded = _run(model, batch, {}, watched, one.read_names)
     ablated, _ = _run(model, batch, zero_edits(one, is_valid_T), watched)
     where, valid_units = clean.places.cpu().numpy(), units[batch.is_valid_T.numpy()]
     for arm, coder in coders.items():

@@ -47,7 +47,7 @@ def train_member(
     train, select = (
         opened(paths, task.sites, member.source, seed) for paths in (stores, select_stores)
     )
-    sites = Sites.of(train, "resid_post", member.window)
+    sites = Sites.of(train, task.read_and_written[0])
     batches = CachedBatches(
         train, reads=sites, writes=sites, batch_tokens=own.batch_tokens, seed=seed
     )

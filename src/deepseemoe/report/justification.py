@@ -130,13 +130,14 @@ def _pooled(table: Table, arm: str, endpoint: str) -> Table:
 def _by_width(axes: Axes, table: Table, endpoint: str, chosen: int) -> None:
     """Draw an endpoint against the width of windows, a line for each arm."""
     top = 0.0
-    for arm, colour in ARMS.items():
+    for place, (arm, colour) in enumerate(ARMS.items()):
         own = _pooled(table, arm, endpoint)
         if arm == "random" or not len(own["width"]):
             continue
         half = np.stack([own["value"] - own["lo"], own["hi"] - own["value"]])
         is_main = arm == "crosscoder"
-        axes.errorbar(own["width"], own["value"], half, color=colour, label=arm, capsize=2,
+        beside = 0.0 if is_main else 0.05 * (place - 3.5)  # so that intervals can be told apart
+        axes.errorbar(own["width"] + beside, own["value"], half, color=colour, label=arm, capsize=2,
                       marker="o", ms=5 if is_main else 3.5, lw=2.2 if is_main else 1.2,
                       zorder=3 if is_main else 2)  # fmt: skip
         top = max(top, own["value"].max())
