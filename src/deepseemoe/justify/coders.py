@@ -7,7 +7,7 @@ Axes: T tokens, D d_model, L layers of the window, F features of all dictionarie
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -164,6 +164,15 @@ def own_entries(sae: Dictionary, x_TLD: Tensor, window: Window) -> Entries:
 def coder_of(dictionaries: Sequence[Dictionary]) -> Coder:
     """Return one crosscoder as it is, or several SAEs as one coder."""
     return dictionaries[0] if len(dictionaries) == 1 else Separate(tuple(dictionaries))
+
+
+def moved(coder: Coder, device: str | torch.device) -> Coder:
+    """Return a coder that encodes on `device`; a copy's sparse decoding stays on the CPU."""
+    if isinstance(coder, Separate):
+        return Separate(tuple(sae.to(device) for sae in coder.saes))
+    if isinstance(coder, Copy):
+        return replace(coder, sae=coder.sae.to(device), bias_LD=coder.bias_LD.to(device))
+    return coder.to(device)
 
 
 def matrix(entries: Entries, n_tokens: int, d_dict: int) -> sp.csr_array:

@@ -46,7 +46,7 @@ class Finding(NamedTuple):
     """of the crosscoder of shuffled layers over separate SAEs; None where it was not measured"""
     ranked: list[RankedWindow]
     random_gain: Estimate | None
-    """of the best window's place in the model with random weights, over the best baseline there"""
+    """of the best ranked window in the model with random weights, over the best baseline there"""
     similarity: Similarity
 
 
@@ -65,7 +65,7 @@ def find(evidence: Evidence, config: JustifyConfig, similarity: Similarity) -> F
         if arm in config.arms and (contrast := _contrast(evidence, config, arm, windows))
     ]
     null = _null_gain(evidence, config, windows)
-    ranked = rank_windows(evidence, config, evidence.of_width(choice.width))
+    ranked = rank_windows(evidence, config, _to_rank(evidence, choice.width))
     return Finding(
         endpoint=config.endpoint,
         verdict=verdict_of(contrasts, null),
@@ -78,6 +78,12 @@ def find(evidence: Evidence, config: JustifyConfig, similarity: Similarity) -> F
         random_gain=_random_gain(evidence, config, ranked),
         similarity=similarity,
     )
+
+
+def _to_rank(evidence: Evidence, width: int) -> list[Window]:
+    """Return the windows of a width, or single layers where there is one window only to rank."""
+    own = evidence.of_width(width)
+    return own if len(own) > 1 else evidence.of_width(1)
 
 
 def verdict_of(contrasts: list[Contrast], null_gain: Estimate | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from deepseemoe.justify.choice import REFERENCE, RankedWindow, WidthChoice
 from deepseemoe.justify.finding import ARTEFACT, BETTER, NO_BENEFIT, Contrast, Finding
 from deepseemoe.justify.intervals import Estimate
+from deepseemoe.justify.plan import width_of
 
 NAMES = {
     "fvu": "FVU",
@@ -127,15 +128,17 @@ def _layers(finding: Finding) -> str:
         return "No window can be ranked: none has a router behind it."
     best, *rest = eligible
     level = f"macro-F1 {best.macro_f1:.3f} against {best.baseline_f1:.3f} of {best.baseline}"
-    tail = f"{_following(rest)}{_random(finding)}"
+    tail = f"{_following(rest)}{_random(finding, best)}"
     if not best.gain.is_positive:
         return (
             f"No window's features predict the routers that read them better than what is no "
             f"dictionary: the best, {best.window}, has {level} ({interval(best.gain)}){tail}."
         )
+    width = width_of(best.window)
+    among = "single layers" if width == 1 else f"windows of {width} layers"
     return (
-        f"Features of {best.window} tell most about the routers that read them beyond what is no "
-        f"dictionary ({level}, gain {interval(best.gain)}, FVU {_n(best.fvu)}){tail}."
+        f"Of {among}, features of {best.window} tell most about the routers that read them beyond "
+        f"what is no dictionary ({level}, gain {interval(best.gain)}, FVU {_n(best.fvu)}){tail}."
     )
 
 
@@ -146,10 +149,13 @@ def _following(rest: Sequence[RankedWindow]) -> str:
     return f", then {shown}"
 
 
-def _random(finding: Finding) -> str:
+def _random(finding: Finding, best: RankedWindow) -> str:
+    """Return what the same window shows in a model that learned nothing."""
     if finding.random_gain is None:
         return ""
-    return f"; in the model with random weights the gain there is {interval(finding.random_gain)}"
+    told = f"; in the model with random weights the gain there is {interval(finding.random_gain)}"
+    is_as_good = finding.random_gain.hi >= best.gain.lo
+    return told + ", no less, so it is no sign of what training put there" * is_as_good
 
 
 def interval(estimate: Estimate | None) -> str:

@@ -1,7 +1,7 @@
 """How alike layers are before anything is trained: a prior for the width of a window.
 
 Linear CKA between layers falls with their distance; fitted as exp(-distance / ξ), layers within ξ
-on either side are alike, so the prior is 2 ξ + 1.
+(to the nearest whole one) on either side are alike, so the prior is 2 ξ + 1.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def similarity_of(rows: Rows, layers: Window) -> Similarity:
     for i, j in combinations(range(depth), 2):
         cka_LL[i, j] = cka_LL[j, i] = size[i, j] ** 2 / (size[i, i] * size[j, j])
     decay = decay_layers(cka_LL)
-    prior = depth if decay is None else min(depth, round(2 * decay + 1))
+    prior = depth if decay is None else min(depth, 2 * round(decay) + 1)
     return Similarity(cka_LL, decay, prior)
 
 

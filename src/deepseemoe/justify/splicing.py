@@ -18,7 +18,7 @@ from deepseemoe.corpus.shards import read_shard
 from deepseemoe.dictionary.metrics import router_agreement
 from deepseemoe.dictionary.splice import crosscoder_edits, zero_edits
 from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS, SpliceBatch, splice_batches
-from deepseemoe.justify.coders import Coder
+from deepseemoe.justify.coders import Coder, moved
 from deepseemoe.justify.sums import Key, Sums, units_of
 from deepseemoe.model.adapter import MoeModel
 from deepseemoe.model.taps import Edit
@@ -48,9 +48,10 @@ def measure_splices(
     watched = [layer for layer in model.moe_layers if layer > window.first]
     batches = splice_batches(stores, tokens, max_tokens=max_tokens, batch_sequences=batch_sequences)
     documents = _documents(tokens)
+    placed = {arm: moved(coder, model.device) for arm, coder in coders.items()}
     for batch in batches:
-        units = units_of(next_of(documents, len(batch.is_valid_T)))
-        _measure(coders, model, batch, units, watched, sums)
+        units = units_of(_next_of(documents, len(batch.is_valid_T)))
+        _measure(placed, model, batch, units, watched, sums)
 
 
 def _documents(tokens: Sequence[Path]) -> Iterator[NDArray[np.int64]]:
@@ -59,7 +60,7 @@ def _documents(tokens: Sequence[Path]) -> Iterator[NDArray[np.int64]]:
         yield from read_shard(path).doc_ids_SN.astype(np.int64)
 
 
-def next_of(documents: Iterator[NDArray[np.int64]], n_tokens: int) -> NDArray[np.int64]:
+def _next_of(documents: Iterator[NDArray[np.int64]], n_tokens: int) -> NDArray[np.int64]:
     """Return the documents of the next `n_tokens` tokens, in whole sequences."""
     pieces: list[NDArray[np.int64]] = []
     while sum(map(len, pieces)) < n_tokens:

@@ -112,7 +112,7 @@ def _finding(found: Mapping[str, Any]) -> str:
     return {
         "better": f"A crosscoder of {compared} layers beats separate SAEs at every equal budget",
         "mixed": f"A crosscoder of {compared} layers beats separate SAEs of equal features and L0, "
-        "but not every equal budget",
+        "not every equal budget",
         "artefact": "The crosscoder's gain is no evidence: shuffled layers give it too",
         "no benefit": "No benefit: crosscoders are not better than separate SAEs of equal features "
         "and L0",
@@ -140,11 +140,11 @@ def _by_width(axes: Axes, table: Table, endpoint: str, chosen: int) -> None:
         axes.errorbar(own["width"] + beside, own["value"], half, color=colour, label=arm, capsize=2,
                       marker="o", ms=5 if is_main else 3.5, lw=2.2 if is_main else 1.2,
                       zorder=3 if is_main else 2)  # fmt: skip
-        top = max(top, own["value"].max())
+        top = max(top, own["hi"].max())
     axes.axvline(chosen, color=MUTED, lw=1, ls=":", zorder=0)
     axes.set(title=f"{TITLES[endpoint]} by width", xlabel="layers of a window")
     if endpoint == "fvu" and top:
-        axes.set_ylim(0, 1.1 * top)
+        axes.set_ylim(0, 1.05 * top)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y")
 
