@@ -33,6 +33,7 @@ include: "rules/routing.smk"
 include: "rules/experts.smk"
 include: "rules/labels.smk"
 include: "rules/report.smk"
+include: "rules/justify.smk"
 
 
 localrules:

@@ -15,6 +15,7 @@ from deepseemoe.config.base import ConfigError, Section
 from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.corpus import CorpusConfig, FilterConfig
 from deepseemoe.config.dictionary import DictionaryConfig, ImportedConfig
+from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
 from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
 
@@ -30,6 +31,7 @@ __all__ = [
     "FeaturesConfig",
     "FilterConfig",
     "ImportedConfig",
+    "JustifyConfig",
     "LabelsConfig",
     "ModelConfig",
     "ReportConfig",

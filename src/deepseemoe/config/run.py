@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
@@ -13,21 +13,16 @@ from deepseemoe.config.analysis import (
     ReportConfig,
     RoutingConfig,
 )
-from deepseemoe.config.base import Section, read_section
+from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
+from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ModelConfig
 from deepseemoe.names import Site, Window
 
 Device = Literal["cpu", "cuda"]
 Devices = Device | Annotated[int, Field(ge=1)]
-WindowField = Annotated[
-    Window,
-    BeforeValidator(lambda value: Window.parse(value) if isinstance(value, str) else value),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "pattern": r"^L\d{2,3}-L\d{2,3}$"}),
-]
 DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
@@ -98,6 +93,7 @@ class RunConfig(Section):
     routing: RoutingConfig = RoutingConfig()
     experts: ExpertsConfig = ExpertsConfig()
     report: ReportConfig = ReportConfig()
+    justify: JustifyConfig = JustifyConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."
@@ -146,6 +142,11 @@ class RunConfig(Section):
                         f"windows: no router of the model reads {name} on {window}; layers with "
                         f"experts are {moe_layers[0]} to {moe_layers[-1]}"
                     )
+        if self.justify.layers is not None and self.justify.layers.last > last:
+            yield (
+                f"justify.layers: {self.justify.layers} goes beyond the model, whose last layer is "
+                f"{last}"
+            )
         for layer in self.activations.layers:
             if not 0 <= layer <= last:
                 yield f"activations.layers: {layer} is not a layer of the model, 0 to {last}"
