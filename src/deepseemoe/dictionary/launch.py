@@ -7,6 +7,7 @@ one fails, the others are stopped, and where this one is killed, so are they.
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -23,6 +24,8 @@ import torch
 from deepseemoe.dictionary.shards import shard_of
 from deepseemoe.dictionary.together import train_together
 from deepseemoe.dictionary.train import Task, parts_in
+from deepseemoe.runtime.files import write_json
+from deepseemoe.runtime.memory import out_of_memory
 
 PATIENCE = timedelta(minutes=20)
 """How long a rank waits for the others in one step, before it takes them for lost."""
@@ -52,7 +55,8 @@ def train_on(
 ) -> None:
     """Train a dictionary for each task, its features spread over `devices`.
 
-    Raises what `train_together` does, and ValueError where there are more devices than features.
+    Raises what `train_together` does, ValueError where there are more devices than features, and
+    OSError where a process was killed.
     """
     options = {"stores": stores, "select_stores": select_stores, "seed": seed}
     if len(devices) == 1:
@@ -71,38 +75,55 @@ def _run(job: Job) -> None:
     """Start all ranks, and return when they are done; raise what the first that failed told."""
     from torch import multiprocessing as processes
 
-    context = processes.get_context("spawn")
-    records = context.Queue()
+    records = processes.get_context("spawn").Queue()
     with _listening(records):
+        ranks = processes.spawn(_rank, (job, records), nprocs=len(job.devices), join=False)
         try:
-            processes.spawn(_rank, (job, records), nprocs=len(job.devices))
-        except (processes.ProcessRaisedException, processes.ProcessExitedException) as error:
-            told = sorted(job.folder.glob("error-*.json"))
-            if told:
-                raise ValueError(json.loads(told[0].read_text(encoding="utf-8"))) from None
-            if isinstance(error, processes.ProcessExitedException):
-                what = error.signal_name or f"exit code {error.exit_code}"
-                raise OSError(
-                    f"process {error.error_index} of {len(job.devices)} ended by {what}; look for "
-                    "a lack of memory, and run again: training goes on from its checkpoint"
-                ) from None
-            raise
+            while not ranks.join():
+                pass
+        except (processes.ProcessRaisedException, processes.ProcessExitedException):
+            told = _told(job.folder) or _killed([process.exitcode for process in ranks.processes])
+            if told is None:
+                raise
+            raise told from None
+
+
+def _told(folder: Path) -> Exception | None:
+    """Return what the first rank that failed told of it, for the user."""
+    for path in sorted(folder.glob("error-*.json")):
+        error = json.loads(path.read_text(encoding="utf-8"))
+        return (MemoryError if error["of_memory"] else ValueError)(error["text"])
+    return None
+
+
+def _killed(exit_codes: Sequence[int | None]) -> Exception | None:
+    """Return an error where a rank was killed; the others are then ended by SIGTERM."""
+    for rank, code in enumerate(exit_codes):
+        if code == -signal.SIGKILL:
+            return OSError(
+                f"process {rank + 1} of {len(exit_codes)} was killed; look for a lack of RAM, and "
+                "run again: training goes on from its checkpoint"
+            )
+    return None
 
 
 def _rank(rank: int, job: Job, records: Any) -> None:
     """Train as one of the ranks."""
     threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
-    logging.basicConfig(
-        level="INFO" if rank == 0 else "WARNING", handlers=[QueueHandler(records)], force=True
-    )
+    level, handlers = "INFO" if rank == 0 else "WARNING", [QueueHandler(records)]
+    logging.basicConfig(level=level, format="%(message)s", handlers=handlers, force=True)
     device, n_ranks = job.devices[rank], len(job.devices)
     torch.set_num_threads(job.n_threads)
     try:
         with _group(job.folder / "meeting", rank, n_ranks, device):
             train_together(job.tasks, device=device, rank=rank, n_ranks=n_ranks, **job.options)
-    except (ValueError, OSError) as error:
-        # Before the others see this rank go, whose errors then say nothing.
-        (job.folder / f"error-{rank}.json").write_text(json.dumps(str(error)), encoding="utf-8")
+    except Exception as error:
+        of_memory = out_of_memory(error, "") is not None
+        if of_memory or isinstance(error, (ValueError, OSError)):
+            # Before the others see this rank go, whose errors then say nothing.
+            write_json(
+                job.folder / f"error-{rank}.json", {"of_memory": of_memory, "text": str(error)}
+            )
         raise
 
 

@@ -14,7 +14,7 @@ from deepseemoe.config import ConfigError, DictionaryConfig, load_run
 from deepseemoe.dictionary import trainer as trainer_module
 from deepseemoe.dictionary.codes import Entries
 from deepseemoe.dictionary.dictionary import Dictionary
-from deepseemoe.dictionary.launch import train_on
+from deepseemoe.dictionary.launch import _killed, train_on
 from deepseemoe.dictionary.layout import parts_of
 from deepseemoe.dictionary.ranked import edges_of_rows, highest_of_all
 from deepseemoe.dictionary.ranks import ALONE
@@ -300,6 +300,18 @@ def test_more_processes_than_features_are_refused_before_any_starts(options, tmp
     message = "20 processes are too many for a part of 16 features"
     with pytest.raises(ValueError, match=message):
         train_on(("cpu",) * 20, tasks(tmp_path)[1:], **options)
+
+
+def test_what_is_wrong_on_a_rank_is_told_in_one_line(options, tmp_path):
+    task = tasks(tmp_path)[0]._replace(window=Window(1, 2))
+    with pytest.raises(ValueError, match=r"0.zarr: the store lacks resid_post/L02") as told:
+        train_on(("cpu", "cpu"), [task], **options)
+    assert "\n" not in str(told.value)
+
+
+def test_a_rank_that_was_killed_is_told_of():
+    assert "process 2 of 3 was killed" in str(_killed([-15, -9, 1]))
+    assert _killed([0, 1, -15]) is None
 
 
 @pytest.mark.parametrize("devices", [{"dictionary": 2}, {"processes": 2}])
