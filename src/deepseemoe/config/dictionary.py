@@ -79,7 +79,9 @@ class DictionaryConfig(Section):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="Peak learning rate of Adam; empty means 2e-4 / sqrt(d_dict / 2^14).",
+        description="Peak learning rate of Adam; empty means the larger of "
+        "2e-4 / sqrt(d_dict / 2^14) "
+        "and, for short runs, 3 × init_norm / sqrt(columns written × steps).",
     )
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of steps that warm up.")
     decay_fraction: float = Field(0.2, ge=0, lt=1, description="Share of steps that decay to 0.")

@@ -50,7 +50,7 @@ class JustifyConfig(Section):
     n_tokens: int = Field(250_000, gt=0, description="Tokens each dictionary trains on.")
     batch_tokens: int = Field(512, gt=0, description="Tokens of one step.")
     learning_rate: float | None = Field(
-        3e-3, gt=0, description="Of every dictionary; empty means 2e-4 / sqrt(features / 2^14)."
+        3e-3, gt=0, description="Of every dictionary; empty means as in `dictionaries`."
     )
     init_norm: float = Field(0.7, gt=0, description="Norm of a feature's decoder at the start.")
     checkpoint_steps: int = Field(

@@ -171,7 +171,7 @@ def begin(
     """
     start = seed if task.config.seed is None else task.config.seed
     dictionary = untrained(task, batches, seed=start).to(device if n_ranks == 1 else "cpu")
-    recipe = Recipe.of(task.config, d_model=dictionary.d_model)
+    recipe = Recipe.of(task.config, d_model=dictionary.d_model, n_slots=dictionary.n_slots)
     parts = parts_in(task.config, n_layers=dictionary.n_layers, grouped=True)
     shard, weights = shard_of(parts, rank, n_ranks), dictionary.weights.cut(dictionary.parts, parts)
     if n_ranks > 1:
