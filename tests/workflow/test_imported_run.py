@@ -16,7 +16,7 @@ def published(folder, layer):
     directions = torch.nn.functional.normalize(torch.randn(D_DICT, D_MODEL, generator=rng), dim=1)
     state = {
         "k": torch.tensor(K, dtype=torch.int32),
-        "threshold": torch.tensor(0.5),
+        "threshold": torch.tensor(-1.0),
         "encoder.weight": directions,
         "encoder.bias": torch.zeros(D_DICT),
         "decoder.weight": directions.t().contiguous(),
@@ -25,7 +25,7 @@ def published(folder, layer):
     home = folder / f"resid_post_layer_{layer}"
     home.mkdir()
     torch.save(state, home / "ae.pt")
-    trainer = {"dict_class": "BatchTopKSAE", "layer": layer, "k": K, "activation_dim": D_MODEL}
+    trainer = {"dict_class": "AutoEncoderTopK", "layer": layer, "k": K, "activation_dim": D_MODEL}
     (home / "config.json").write_text(json.dumps({"trainer": trainer}))
 
 
@@ -58,7 +58,7 @@ def test_published_saes_end_in_maps_and_a_report(made):
         window = f"L{layer:02d}-L{layer:02d}"
         metrics = json.loads((results / f"dictionary/sae/{window}/metrics.json").read_text())
         assert metrics["k"] == K
-        assert metrics["l0"] > 0
+        assert K / 2 < metrics["l0"] <= K
         assert (results / f"experts/sae/{window}/reads.parquet").is_file()
     assert (results / "report/summary.html").is_file()
     assert not [*results.glob("activations/train/*")], "nothing needs a store of the train split"

@@ -118,15 +118,18 @@ class FeatureWriter:
         self._group = zarr.create_group(str(path), zarr_format=3, attributes=attributes)
         self._d_dict = d_dict
         self._n_entries = 0
+        # Kept, since an array that is opened again no longer knows to write chunks of zeros.
+        self._arrays: dict[str, zarr.Array] = {}
         smallest = np.uint16 if d_dict <= 1 << 16 else np.uint32
         self._create("feature", np.dtype(smallest))
         self._create("activation", np.dtype(np.float32))
-        self._create("offsets", np.dtype(np.uint64)).append(np.zeros(1, np.uint64))
+        self._create("offsets", np.dtype(np.uint64))
+        self._extend("offsets", np.zeros(1, np.uint64))
         for name, dtype in TOKEN_ARRAYS.items():
             self._create(name, dtype)
 
-    def _create(self, name: str, dtype: np.dtype[Any]) -> zarr.Array:
-        return self._group.create_array(
+    def _create(self, name: str, dtype: np.dtype[Any]) -> None:
+        self._arrays[name] = self._group.create_array(
             name,
             shape=(0,),
             chunks=(CHUNK,),
@@ -160,5 +163,5 @@ class FeatureWriter:
             self._extend(name, tokens[name])
 
     def _extend(self, name: str, values: npt.NDArray[Any]) -> None:
-        array = self._group[name]
+        array = self._arrays[name]
         array.append(np.asarray(values).astype(array.dtype, copy=False))

@@ -51,6 +51,16 @@ def test_feature_numbers_take_the_smallest_type_that_holds_them(tmp_path, d_dict
     assert features.tolist() == [d_dict - 1]
 
 
+def test_a_shard_on_which_nothing_fires_is_whole(tmp_path):
+    matrix = sparse.csr_array((20, 5))
+    tokens = {name: np.zeros(20) for name in ("token_id", "doc_id", "position", "is_valid")}
+    FeatureWriter(tmp_path / "x.zarr", d_dict=5, manifest={}).append(matrix, tokens)
+    shard = FeatureShard.open(tmp_path / "x.zarr")
+    assert shard.offsets.tolist() == [0] * 21
+    assert shard.matrix().nnz == 0
+    assert not shard.is_valid.any()
+
+
 def test_the_same_shard_has_the_same_bytes(tmp_path):
     text = make_text()
     one, two = (write_shards(tmp_path / name, text)[1] for name in "ab")
