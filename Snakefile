@@ -15,13 +15,25 @@ include: "rules/common.smk"
 include: "rules/corpus.smk"
 include: "rules/model.smk"
 include: "rules/activations.smk"
-include: f"rules/training_{RUN.batches.rules}.smk"
+
+
+if trained():
+
+    include: f"rules/training_{RUN.batches.rules}.smk"
+
+
+if imported():
+
+    include: "rules/imported.smk"
+
+
 include: "rules/dictionary.smk"
 include: "rules/features.smk"
 include: "rules/routing.smk"
 include: "rules/experts.smk"
 include: "rules/labels.smk"
 include: "rules/report.smk"
+include: "rules/justify.smk"
 
 
 localrules:

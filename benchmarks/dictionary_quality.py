@@ -22,7 +22,8 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import torch
-from peers import BATCH_TOPK, Learnt, Peer, Setting, Sparsify, SparsifyAdam, available
+from contestant import Learnt, Peer, Setting, available
+from peers import BATCH_TOPK, Sparsify, SparsifyAdam
 from quality_worlds import World, planted, stored
 from timing import machine
 from torch import Tensor
@@ -60,7 +61,8 @@ class Ours:
         d_model = world.normalisation.mean_LD.shape[1]
         parts = parts_of("crosscoder", n_layers=len(world.window.layers), d_dict=world.d_dict)
         weights = tied_weights(parts[0], d_model=d_model, init_norm=config.init_norm, seed=seed)
-        self.trainer = Trainer(Recipe.of(config, d_model=d_model), parts, weights, d_model=d_model)
+        recipe = Recipe.of(config, d_model=d_model, n_slots=len(parts[0].writes))
+        self.trainer = Trainer(recipe, parts, weights, d_model=d_model)
 
     def step(self, inputs_TC: Tensor) -> None:
         """Train on a batch."""

@@ -1,7 +1,8 @@
 """What all rules share: the validated configuration, the wildcards, and the lists of files.
 
 Wildcards: run (this run only), split (train, select, test), shard (five digits), dictionary (a named
-entry of the configuration), window (L08-L10, both ends in, from 0).
+entry of the configuration), window (L08-L10, both ends in, from 0); and for `justify` arm (on what
+and how large a dictionary is trained, as trained-F256-k8), seed, weights (trained, random).
 """
 
 import sys
@@ -12,15 +13,23 @@ sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
 from deepseemoe.config import load_run
 from deepseemoe.config.groups import at_most, groups_of
+from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.fingerprint import fingerprint
 
 RUN = load_run(config)
 WINDOWS = [str(window) for window in RUN.windows]
+# Where the target `justify` lays its windows; empty where the configuration cannot know the layers.
+JUSTIFIED = plan.justified_layers(RUN)
+JUSTIFIED_WINDOWS = plan.windows_of(RUN.justify, JUSTIFIED) if JUSTIFIED else ()
+JUSTIFIED_SITES = (
+    [f"resid_post/L{layer:02d}" for layer in JUSTIFIED.layers] if JUSTIFIED else []
+)
 # Files from outside: where one changes, what was made of it is made again.
 TEXT_FILES = fingerprint(RUN.corpus.paths)
 MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
+IMPORTED_FILES = fingerprint(RUN.imported_folders())
 
 
 wildcard_constraints:
@@ -28,7 +37,10 @@ wildcard_constraints:
     split="|".join(SPLITS),
     shard=r"\d{5}",
     dictionary="|".join(RUN.dictionaries),
-    window="|".join(WINDOWS),
+    window="|".join(dict.fromkeys([*WINDOWS, *map(str, JUSTIFIED_WINDOWS)])),
+    weights="trained|random",
+    arm=r"(trained|shuffled|random)-F\d+-k\d+",
+    seed=r"\d+",
 
 
 def shards(split):
@@ -96,6 +108,27 @@ def of_group(group, file):
     ]
 
 
+def imported():
+    """Return the dictionaries that are read from files of other tools."""
+    return [name for name, entry in RUN.dictionaries.items() if entry.imported]
+
+
+def trained():
+    """Return the dictionaries that the run trains."""
+    return [name for name in RUN.dictionaries if name not in imported()]
+
+
+def of_each_trained(pattern):
+    """Return `pattern` for each dictionary that the run trains, and each window."""
+    return expand(pattern, dictionary=trained(), window=WINDOWS, allow_missing=True)
+
+
+def imported_params(dictionary):
+    """Return what of an entry says which files are read, and what they must have."""
+    wanted = ("imported", "d_dict", "k")
+    return {key: RUN.dictionary(dictionary)[key] for key in wanted}
+
+
 def transcoders():
     """Return the dictionaries that write moe_out, and so have a map of writes."""
     return [
@@ -135,6 +168,76 @@ def tables():
     return expand(of_all + write_tables(), run=RUN.name)
 
 
+def justified_stores(split):
+    """Return a function of the wildcards `arm` or `weights`: the stores `justify` reads of a split."""
+    n_tokens = {
+        "train": RUN.justify.n_tokens,
+        "select": RUN.corpus.n_tokens.select,
+        "test": RUN.justify.test_tokens,
+    }[split]
+    # A shard more than the tokens fill: position 0 of every document is not valid.
+    n_shards = min(RUN.corpus.n_shards(split), n_tokens // RUN.corpus.shard_tokens + 1)
+
+    def of(wildcards):
+        weights = wildcards.get("weights") or wildcards.arm.split("-")[0]
+        return [
+            f"<results>/{{run}}/justify/activations/{weights}/{split}/{shard}.zarr".replace(
+                "shuffled", "trained"
+            )
+            for shard in shards(split)[:n_shards]
+        ]
+
+    return of
+
+
+def justified_dictionaries(wildcards):
+    """Return the weights of all dictionaries that the arms of a window and seed are made of."""
+    config, window = RUN.justify, plan.Window.parse(wildcards.window)
+    arms = plan.evaluated(config, window, wildcards.weights, int(wildcards.seed))
+    found = [one for arm in arms for one in plan.members(config, arm, window)]
+    folder = "<results>/{{run}}/justify/dictionary/{}/{}/{{seed}}/weights.safetensors"
+    return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
+
+
+def justification(wildcards):
+    """Return what the target `justify` makes; raise ValueError where its configuration forbids it."""
+    if problems := list(plan.plan_problems(RUN)):
+        raise ValueError("; ".join(problems))
+    files = ("table.parquet", "finding.json", "figure.svg", "page.html")
+    return [f"<results>/{RUN.name}/justify/{file}" for file in files]
+
+
+def justified_sums():
+    """Return the sums of every evaluation of `justify`."""
+    pattern = "<results>/{{run}}/justify/evaluation/{}/{}/{}/sums.parquet"
+    return [pattern.format(*which) for which in plan.evaluations(RUN)]
+
+
+def stability_members(wildcards):
+    """Return the dictionaries of each arm of a window that all seeds train, as in their paths."""
+    window = plan.Window.parse(wildcards.window)
+    arms = [arm for arm in plan.arms_of(RUN.justify, window) if arm in plan.ALL_SEEDS]
+    return {
+        arm: [f"{m.arm}/{m.window}" for m in plan.members(RUN.justify, arm, window)]
+        for arm in arms
+    }
+
+
+def stability_dictionaries(wildcards):
+    """Return the weights that `stability_members` names, of all seeds."""
+    return [
+        f"<results>/{{run}}/justify/dictionary/{one}/{seed}/weights.safetensors"
+        for one in dict.fromkeys(sum(stability_members(wildcards).values(), []))
+        for seed in RUN.justify.seeds
+    ]
+
+
+def justified_model(wildcards):
+    """Return the folder of the model with trained or random weights, as an input."""
+    is_random = wildcards.weights == "random"
+    return ["<results>/{run}/justify/random_model"] if is_random else model_folder()
+
+
 def gpu(*stages):
     """Return the resources of a job that does these stages: its GPUs, all of one node."""
     n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
@@ -145,6 +248,27 @@ def gpu(*stages):
 def dictionary_processes():
     """Return how many processes on CPUs share a dictionary; GPUs have one each."""
     return 1 if RUN.devices.on_gpu("dictionary") else RUN.devices.processes
+
+
+def justify_training():
+    """Return the keys of `justify` that a dictionary's training depends on; size and k are its arm."""
+    keys = (
+        "n_tokens",
+        "batch_tokens",
+        "learning_rate",
+        "init_norm",
+        "checkpoint_steps",
+        "format",
+    )
+    return {key: RUN.stage("justify")[key] for key in keys}
+
+
+def justify_evaluation():
+    """Return `justify` without what only decides on, or adds to, what was evaluated."""
+    later = ("layers", "widths", "endpoint", "max_fvu", "n_bootstrap", "confidence")
+    return {
+        key: value for key, value in RUN.stage("justify").items() if key not in later
+    }
 
 
 def n_layers_read():

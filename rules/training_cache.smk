@@ -18,6 +18,8 @@ rule train_dictionary:
         "<logs>/{run}/train_dictionary/{dictionary}-{window}.log",
     benchmark:
         "<benchmarks>/{run}/train_dictionary/{dictionary}-{window}.tsv"
+    wildcard_constraints:
+        dictionary="|".join(trained()),
     conda:
         "../envs/deepseemoe.yaml"
     threads: 1

@@ -2,9 +2,25 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from deepseemoe.names import Window
+
+WindowField = Annotated[
+    Window,
+    BeforeValidator(lambda value: Window.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "pattern": r"^L\d{2,3}-L\d{2,3}$"}),
+]
 
 
 class Section(BaseModel):

@@ -38,8 +38,9 @@ def groups_of(run: RunConfig, fits: Fits) -> list[Group]:
 
 
 def members_of(run: RunConfig) -> Sequence[Member]:
-    """Return all dictionaries of a run, window by window."""
-    return [Member(name, window) for window in run.windows for name in run.dictionaries]
+    """Return all dictionaries that a run trains, window by window."""
+    trained = [name for name, entry in run.dictionaries.items() if not entry.imported]
+    return [Member(name, window) for window in run.windows for name in trained]
 
 
 def at_most(n_together: int) -> Fits:

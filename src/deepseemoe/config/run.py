@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
@@ -13,21 +13,16 @@ from deepseemoe.config.analysis import (
     ReportConfig,
     RoutingConfig,
 )
-from deepseemoe.config.base import Section, read_section
+from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
+from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ModelConfig
 from deepseemoe.names import Site, Window
 
 Device = Literal["cpu", "cuda"]
 Devices = Device | Annotated[int, Field(ge=1)]
-WindowField = Annotated[
-    Window,
-    BeforeValidator(lambda value: Window.parse(value) if isinstance(value, str) else value),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "pattern": r"^L\d{2,3}-L\d{2,3}$"}),
-]
 DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
@@ -98,6 +93,7 @@ class RunConfig(Section):
     routing: RoutingConfig = RoutingConfig()
     experts: ExpertsConfig = ExpertsConfig()
     report: ReportConfig = ReportConfig()
+    justify: JustifyConfig = JustifyConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."
@@ -146,6 +142,11 @@ class RunConfig(Section):
                         f"windows: no router of the model reads {name} on {window}; layers with "
                         f"experts are {moe_layers[0]} to {moe_layers[-1]}"
                     )
+        if self.justify.layers is not None and self.justify.layers.last > last:
+            yield (
+                f"justify.layers: {self.justify.layers} goes beyond the model, whose last layer is "
+                f"{last}"
+            )
         for layer in self.activations.layers:
             if not 0 <= layer <= last:
                 yield f"activations.layers: {layer} is not a layer of the model, 0 to {last}"
@@ -160,12 +161,10 @@ class RunConfig(Section):
             for name, entry in self.dictionaries.items()
             if entry.k >= entry.d_dict
         ]
-        longest = max((len(window.layers) for window in self.windows), default=0)
-        problems += [
-            f"dictionaries.{name}: d_dict {entry.d_dict} leaves a layer of its window no features"
-            for name, entry in self.dictionaries.items()
-            if entry.kind == "transcoder" and entry.d_dict < longest
-        ]
+        longest = max(self.windows, key=lambda window: len(window.layers), default=None)
+        if longest is not None:
+            problems += self._form_problems(longest)
+        problems += self._import_problems()
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")
         if (
@@ -183,6 +182,50 @@ class RunConfig(Section):
             )
         return problems
 
+    def _form_problems(self, window: Window) -> Iterator[str]:
+        """Yield which dictionaries are too small for a window."""
+        n_layers = len(window.layers)
+        for name, entry in self.dictionaries.items():
+            if entry.kind == "transcoder" and entry.d_dict < n_layers:
+                yield (
+                    f"dictionaries.{name}: d_dict {entry.d_dict} leaves a layer of its window no "
+                    "features"
+                )
+            elif entry.smallest_group(n_layers) < 1:
+                yield (
+                    f"dictionaries.{name}: d_dict {entry.d_dict} leaves one of the prefixes "
+                    f"{[*entry.prefixes]} no features of its own on {window}"
+                )
+            if entry.kind == "transcoder" and entry.activation == "topk" and entry.k < n_layers:
+                yield (
+                    f"dictionaries.{name}: k {entry.k} is less than one for each of the {n_layers} "
+                    f"layers of {window}, which share it with activation topk"
+                )
+
+    def _import_problems(self) -> Iterator[str]:
+        """Yield what is wrong with imported dictionaries, as far as no file is looked at."""
+        for name, entry in self.dictionaries.items():
+            if not entry.imported:
+                continue
+            if entry.kind != "crosscoder":
+                yield (
+                    f"dictionaries.{name}: imported SAEs are of kind crosscoder, on one layer; "
+                    f"found kind {entry.kind}"
+                )
+            longer = [str(window) for window in self.windows if len(window.layers) > 1]
+            if longer:
+                yield (
+                    f"dictionaries.{name}: an imported SAE reads one layer, and the run has the "
+                    f"windows {', '.join(longer)}; write windows of one layer, as "
+                    f"{Window(self.windows[0].first, self.windows[0].first)}"
+                )
+            folder = entry.imported.folder
+            if len(self.windows) > 1 and "{layer}" not in folder and "{window}" not in folder:
+                yield (
+                    f"dictionaries.{name}.imported.folder: {folder} is one folder for "
+                    f"{len(self.windows)} windows; write {{layer}} or {{window}} in it"
+                )
+
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
         return getattr(self, section).model_dump(mode="json")
@@ -190,6 +233,11 @@ class RunConfig(Section):
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""
         return self.dictionaries[name].model_dump(mode="json")
+
+    def imported_folders(self) -> list[str]:
+        """Return the folders of all imported dictionaries, on all windows."""
+        entries = [entry.imported for entry in self.dictionaries.values() if entry.imported]
+        return [entry.folder_of(window) for entry in entries for window in self.windows]
 
     def sites(self) -> tuple[str, ...]:
         """Return the names of all arrays that the activation stores must hold, in a fixed order."""

@@ -9,7 +9,7 @@ Axes: T tokens, F features, B features of a block, C columns that the window wri
 that a part reads and writes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,19 +62,19 @@ class Gradient(NamedTuple):
     unit_decoder: bool = False
     """Whether what would only lengthen decoders is taken out, before the norm is."""
 
-    def blocks(self) -> Iterator[list[Rows]]:
-        """Yield the gradient of all of `Weights.tensors()`.
+    def blocks(self, *, without: Collection[int] = ()) -> Iterator[list[Rows]]:
+        """Yield the gradient of all of `Weights.tensors()` but some encoders and decoders.
 
         Of encoders and decoders the rows of a block of features, encoder first; then all others.
         """
         n_parts = len(self.parts)
         for index, part in enumerate(self.parts):
-            for first, stop, entries in self._cuts(part):
-                encoder = self._encoder_rows(index, first, stop, entries)
-                decoder = self._decoder_rows(index, first, stop, entries)
+            made = ((index, self._encoder_rows), (n_parts + 1 + index, self._decoder_rows))
+            made = [(place, rows) for place, rows in made if place not in without]
+            for first, stop, entries in self._cuts(part) if made else ():
                 yield [
-                    Rows(index, first, stop, encoder),
-                    Rows(n_parts + 1 + index, first, stop, decoder),
+                    Rows(place, first, stop, rows(index, first, stop, entries))
+                    for place, rows in made
                 ]
         places = [n_parts, *range(2 * n_parts + 1, 2 * n_parts + len(self.small))]
         yield [

@@ -1,7 +1,14 @@
 """The numbers of one training run that follow from its configuration and the data.
 
-Adam at 2e-4 / sqrt(d_dict / 2^14) (the rule of crosscoder_learning and dictionary_learning), a
-linear rise, a plateau, and a linear fall to 0 over the last steps.
+Adam, with a linear rise, a plateau, and a linear fall to 0 over the last steps. Where no rate is
+given it is the larger of two:
+
+    2e-4 / sqrt(d_dict / 2^14)                   as crosscoder_learning and dictionary_learning
+    3 * init_norm / sqrt(columns * n_steps)      enough for a feature to move in a short run
+
+The first knows nothing of how many steps there are. Adam moves each of a feature's `columns`
+numbers by about the rate, and n steps of changing signs add up to sqrt(n) of them; three times the
+norm that a feature starts with was best, or near it, from 250 to 2,000 steps (docs/quality.md).
 """
 
 from typing import NamedTuple
@@ -32,19 +39,17 @@ class Recipe(NamedTuple):
     adam_epsilon: float = 1e-8
 
     @classmethod
-    def of(cls, config: DictionaryConfig, *, d_model: int) -> "Recipe":
-        """Return the recipe; raise ValueError where n_tokens is less than one batch."""
+    def of(cls, config: DictionaryConfig, *, d_model: int, n_slots: int = 1) -> "Recipe":
+        """Return the recipe of a dictionary that writes `n_slots` of `d_model` columns.
+
+        A configuration has tokens for one batch at least.
+        """
         n_steps = config.n_tokens // config.batch_tokens
-        if n_steps == 0:
-            raise ValueError(
-                f"n_tokens {config.n_tokens} is less than one batch of batch_tokens "
-                f"{config.batch_tokens}; raise the one or lower the other"
-            )
         return cls(
             n_steps=n_steps,
             batch_tokens=config.batch_tokens,
             k=config.k,
-            peak_rate=config.learning_rate or 2e-4 / (config.d_dict / 2**14) ** 0.5,
+            peak_rate=config.learning_rate or _rate(config, n_steps, n_slots * d_model),
             warmup_steps=int(config.warmup_fraction * n_steps),
             decay_steps=int(config.decay_fraction * n_steps),
             max_grad_norm=config.max_grad_norm,
@@ -70,3 +75,10 @@ class Recipe(NamedTuple):
     def is_logged(self, step: int) -> bool:
         """Return whether a row of the training table ends after `step` steps."""
         return step % max(1, self.n_steps // N_ROWS) == 0 or step == self.n_steps
+
+
+def _rate(config: DictionaryConfig, n_steps: int, n_columns: int) -> float:
+    """Return the peak rate where none is given."""
+    of_size = 2e-4 / (config.d_dict / 2**14) ** 0.5
+    of_length = 3 * config.init_norm / (n_columns * n_steps) ** 0.5
+    return max(of_size, of_length)

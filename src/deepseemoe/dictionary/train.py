@@ -113,6 +113,7 @@ def train_dictionary(
     batches = CachedBatches(
         train, reads=reads, writes=writes, batch_tokens=config.batch_tokens, seed=seed
     )
+    _check_warmup(config, batches.n_valid)
     data = [store.manifest for store in train]
     with ExitStack() as shown:
         session, dictionary = begin(task, batches, data=data, seed=seed, device=device, shown=shown)
@@ -121,6 +122,17 @@ def train_dictionary(
     trained = finish(task, session, dictionary, select)
     session.checkpoints.clear()
     return trained
+
+
+def _check_warmup(config: DictionaryConfig, n_valid: int) -> None:
+    """Raise ValueError where the rate would rise over the same tokens again and again."""
+    n_warmup = int(config.warmup_fraction * config.n_tokens)
+    if n_valid < n_warmup:
+        raise ValueError(
+            f"the stores hold {n_valid} valid tokens, fewer than the warm-up of {n_warmup} "
+            f"(warmup_fraction {config.warmup_fraction} of n_tokens {config.n_tokens}); cache more "
+            "text or lower n_tokens"
+        )
 
 
 def hook_points(config: DictionaryConfig) -> tuple[str, str]:
@@ -158,7 +170,7 @@ def begin(
     """
     start = seed if task.config.seed is None else task.config.seed
     dictionary = untrained(task, batches, seed=start).to(device if n_ranks == 1 else "cpu")
-    recipe = Recipe.of(task.config, d_model=dictionary.d_model)
+    recipe = Recipe.of(task.config, d_model=dictionary.d_model, n_slots=dictionary.n_slots)
     parts = parts_in(task.config, n_layers=dictionary.n_layers, grouped=True)
     shard, weights = shard_of(parts, rank, n_ranks), dictionary.weights.cut(dictionary.parts, parts)
     if n_ranks > 1:

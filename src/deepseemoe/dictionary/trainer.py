@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deepseemoe.dictionary import kernels
 from deepseemoe.dictionary.adam import Adam
 from deepseemoe.dictionary.auxk import AuxK
 from deepseemoe.dictionary.batch_topk import BatchTopK
 from deepseemoe.dictionary.batches import Batch
+from deepseemoe.dictionary.descent import constants, descend
 from deepseemoe.dictionary.gradients import Gradient, gradient_of
 from deepseemoe.dictionary.jumprelu import JumpReLU
 from deepseemoe.dictionary.layout import Part
@@ -128,8 +130,12 @@ class Trainer:
             )
         rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
         decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
-        self._adam.begin(self.step, divisor=max(1.0, norm / most))
-        for block in gradient.blocks():
+        divisor, done = max(1.0, norm / most), set[int]()
+        self._adam.begin(self.step, divisor=divisor)
+        if fast := kernels.for_device(self.silent_F.device):
+            numbers = constants(self.recipe, self.step, divisor, like=self.weights.encoder_bias)
+            done = descend(fast, gradient, self._adam, numbers)
+        for block in gradient.blocks(without=done):
             updated = self._adam.update(block, rate=rate)
             for weight in (
                 w for w, rows in zip(updated, block, strict=True) if rows.tensor in decoders

@@ -7,7 +7,7 @@ from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS
 from deepseemoe.experts.contributions import CHUNK_ENTRIES
 from deepseemoe.experts.writes import BATCH_TOKENS
 from deepseemoe.features.encode import BATCH
-from deepseemoe.plan.dictionaries import FLOAT, Shape
+from deepseemoe.plan.dictionaries import FLOAT, Shape, trained_of
 from deepseemoe.plan.memory import (
     DTYPE_BYTES,
     Share,
@@ -38,7 +38,9 @@ EXAMPLE_BYTES = 100
 
 def uses_of(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> list[Use]:
     """Return what each device holds for each rule that needs much."""
-    found = [*_capture(run, network), *_training(run, network, shapes)]
+    found = [*_capture(run, network)]
+    if trained := trained_of(shapes):
+        found += _training(run, network, trained)
     found += [*_evaluation(run, network, shapes), *_maps(run, network, shapes)]
     return list(_joined([*found, *_features(run, shapes)]))
 
