@@ -15,8 +15,9 @@ from deepseemoe.config import DictionaryConfig
 from deepseemoe.dictionary.batches import Batches
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.session import Session
-from deepseemoe.dictionary.train import Task, begin, collected, finish
+from deepseemoe.dictionary.train import Task, begin, finish
 from deepseemoe.names import Window
+from deepseemoe.runtime.memory import free_bytes
 
 
 class Pupil(NamedTuple):
@@ -88,10 +89,30 @@ def finish_all(
         pupil.session.keep()  # a kill below must not cost a training that is over
     trained = []
     for pupil, stores in zip(pupils, select, strict=True):
-        dictionary = collected(pupil.session, pupil.dictionary, device)
+        dictionary = _collected(pupil.session, pupil.dictionary, device)
         if pupil.session.trainer.ranks.rank == 0:
             trained.append(finish(pupil.task, pupil.session, dictionary, stores))
     if trained:
         for pupil in pupils:
             pupil.session.checkpoints.clear()
     return trained
+
+
+def _collected(session: Session, dictionary: Dictionary, device: str) -> Dictionary:
+    """Return the dictionary with what all ranks trained; all call it, and rank 0 gets it.
+
+    On `device`, where there is room.
+    """
+    shard = session.checkpoints.shard
+    if shard.n_ranks == 1:
+        return dictionary
+    from deepseemoe.dictionary.spread import gather  # DTensor takes seconds to import
+
+    mine = dictionary.weights.cut(dictionary.parts, shard.whole).tensors()
+    for tensor, whole in zip(mine, gather(session.trainer.weights, shard), strict=True):
+        if shard.rank == 0:
+            tensor.copy_(whole)
+    session.trainer.ranks.wait()
+    n_bytes = 4 * sum(tensor.numel() for tensor in dictionary.weights.tensors())
+    has_room = shard.rank == 0 and free_bytes(device) > 2 * n_bytes
+    return dictionary.to(device) if has_room else dictionary

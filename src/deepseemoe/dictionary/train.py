@@ -45,7 +45,6 @@ from deepseemoe.dictionary.weights import (
 from deepseemoe.names import Window
 from deepseemoe.runtime.checkpoints import checkpoint_path
 from deepseemoe.runtime.files import growing
-from deepseemoe.runtime.memory import free_bytes
 from deepseemoe.runtime.tables import digest
 
 logger = logging.getLogger(__name__)
@@ -167,7 +166,7 @@ def begin(
 
     `data` is plain data that names what the batches are made of, so that a checkpoint of other
     data is not used; `shown` holds what is open until training ends. With several ranks the session
-    trains one's share of the features, and rank 0 has the dictionary, for `collected` to fill.
+    trains one's share of the features, and rank 0 has the dictionary, for the others to fill.
     """
     start = seed if task.config.seed is None else task.config.seed
     dictionary = untrained(task, batches, seed=start).to(device if n_ranks == 1 else "cpu")
@@ -190,26 +189,6 @@ def begin(
     project = task.config.wandb_project if rank == 0 else None
     rows = shown.enter_context(mirror(project, task.name, task.manifest))
     return Session(trainer, checkpoints, rows, name=task.name, device=device), dictionary
-
-
-def collected(session: Session, dictionary: Dictionary, device: str) -> Dictionary:
-    """Return the dictionary with what all ranks trained; all call it, and rank 0 gets it.
-
-    On `device`, where there is room.
-    """
-    shard = session.checkpoints.shard
-    if shard.n_ranks == 1:
-        return dictionary
-    from deepseemoe.dictionary.spread import gather
-
-    mine = dictionary.weights.cut(dictionary.parts, shard.whole).tensors()
-    for tensor, whole in zip(mine, gather(session.trainer.weights, shard), strict=True):
-        if shard.rank == 0:
-            tensor.copy_(whole)
-    session.trainer.ranks.wait()
-    n_bytes = 4 * sum(tensor.numel() for tensor in dictionary.weights.tensors())
-    has_room = shard.rank == 0 and free_bytes(device) > 2 * n_bytes
-    return dictionary.to(device) if has_room else dictionary
 
 
 def finish(

@@ -116,7 +116,9 @@ def _training(run: RunConfig, label: str, alike: Sequence[Shape]) -> Figure:
     """Return the hours of training a dictionary on its windows, from stores."""
     shape, device = alike[0], hardware(run, "dictionary")
     found = logged(run, f"train_dictionary/{shape.name}-*.log")  # one alone; jobs of several mix
-    assumed = Speed(training_speed(shape, device), f"assumed: float32 on {device.name}")
+    n_devices = max(1, run.devices.n_gpus("dictionary"))
+    how = f"assumed: float32 on {f'{n_devices} × ' * (n_devices > 1)}{device.name}"
+    assumed = Speed(n_devices * training_speed(shape, device), how)
     n_tokens = len(alike) * shape.config.n_tokens
     return _hours(f"train {label}", n_tokens, _from(found) if found else assumed)
 

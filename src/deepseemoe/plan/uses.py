@@ -79,6 +79,10 @@ def _training(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iter
             yield Use(rule, "dictionary", name, _trainers(job, read=True, n_devices=len(names)))
     written = max(shape.checkpoint_bytes for shape in job)
     yield Use(rule, "dictionary", "RAM", (Share("a checkpoint", written, True),))
+    n_gpus = run.devices.n_gpus("dictionary")
+    if n_gpus > 1:  # each process makes the whole before it keeps its rows
+        begun = n_gpus * max(shape.weight_bytes for shape in job)
+        yield Use(rule, "dictionary", "RAM", (Share(f"the start, in {n_gpus} processes", begun),))
 
 
 def _trainers(

@@ -22,6 +22,15 @@ PROCESSES = [
 ]  # fmt: skip
 
 
+def cut(tensors, segments, shard):
+    """Return the rows of a shard."""
+    for tensor, sizes in zip(tensors, segments, strict=True):
+        pieces = [] if sizes is None else tensor.split(sizes)
+        rows = [shard.rows(len(piece)) for piece in pieces]
+        mine = [piece[r.start : r.stop] for piece, r in zip(pieces, rows, strict=True)]
+        yield torch.cat(mine) if mine else tensor
+
+
 def start(kind, activation, dtype):
     """Return parts and weights, of which a third are never active until AuxK moves them."""
     parts, weights = random_weights(kind, n_layers=2, d_model=D_MODEL, d_dict=D_DICT)

@@ -19,7 +19,7 @@ from deepseemoe.dictionary.layout import parts_of
 from deepseemoe.dictionary.ranked import edges_of_rows, highest_of_all
 from deepseemoe.dictionary.ranks import ALONE
 from deepseemoe.dictionary.selection import highest
-from deepseemoe.dictionary.shard_files import find, read_share, shards_path, write_shards
+from deepseemoe.dictionary.shard_files import shards_path
 from deepseemoe.dictionary.shards import Shard, shard_of
 from deepseemoe.dictionary.together import train_together
 from deepseemoe.dictionary.train import Task
@@ -32,20 +32,11 @@ QUICK = {"n_tokens": 8000, "batch_tokens": 250, "d_dict": 33, "k": 3, "learning_
 QUICK |= {"checkpoint_steps": 7, "dead_tokens": 1000}
 
 
-def cut(tensors, segments, shard):
-    """Return the rows of a shard."""
-    for tensor, sizes in zip(tensors, segments, strict=True):
-        pieces = [] if sizes is None else tensor.split(sizes)
-        rows = [shard.rows(len(piece)) for piece in pieces]
-        mine = [piece[r.start : r.stop] for piece, r in zip(pieces, rows, strict=True)]
-        yield torch.cat(mine) if mine else tensor
-
-
 def on_rank(rank, meeting, n_ranks, case, changes):
     parts, weights = cases.start(*case)
     shard = shard_of(parts, rank, n_ranks)
     mine = weights.replaced(
-        t.clone() for t in cut(weights.tensors(), shard.segments(weights), shard)
+        t.clone() for t in cases.cut(weights.tensors(), shard.segments(weights), shard)
     )
     return shard, *cases.trained(*case, mine, shard, ThreadRank(shard, meeting), **changes)
 
@@ -65,7 +56,7 @@ def test_three_ranks_train_what_one_trains(kind, activation):
     assert max(report.auxk_loss for report in reports) > 0
     for shard, trainer, told, _ in found:
         segments = shard.segments(whole.weights)
-        expected = cut(whole.weights.tensors(), segments, shard)
+        expected = cases.cut(whole.weights.tensors(), segments, shard)
         assert_same(trainer.weights.tensors(), expected, "float64")
         for mine, theirs in zip(told, reports, strict=True):
             assert mine.n_active == theirs.n_active
@@ -86,7 +77,7 @@ def test_options_of_the_recipe_hold_on_ranks(changes):
     whole, *_ = cases.alone(*case, **changes)
     for shard, trainer, *_ in on_threads(2, lambda *p: on_rank(*p, 2, case, changes)):
         segments = shard.segments(whole.weights)
-        expected = cut(whole.weights.tensors(), segments, shard)
+        expected = cases.cut(whole.weights.tensors(), segments, shard)
         assert_same(trainer.weights.tensors(), expected, "float64")
 
 
@@ -131,53 +122,6 @@ def test_the_edge_of_rows_is_the_same_whoever_has_the_highest():
     assert torch.equal(edges_of_rows(ALONE, values_TA, 5), expected)
     for edge_T1 in on_threads(3, one):
         assert torch.equal(edge_T1, expected)
-
-
-class Waiting:
-    """Ranks that write one after the other."""
-
-    def __init__(self, rank, n_ranks):
-        self.rank, self.n_ranks = rank, n_ranks
-
-    def wait(self):
-        pass
-
-
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 2), (2, 1), (3, 3)])
-def test_any_number_of_ranks_reads_the_rows_that_any_other_wrote(before, after, tmp_path):
-    whole = parts_of("transcoder", n_layers=2, d_dict=23, prefixes=(0.4,))
-    sizes = {"rows": (12,), "vector": tuple(part.n_features for part in whole), "all": None}
-    tensors = {"rows": torch.randn(12, 3), "vector": torch.arange(23), "all": torch.randn(5)}
-    path = tmp_path / "window.checkpoint"
-    for rank in reversed(range(before)):  # rank 0 names the files of all
-        mine = cut(tensors.values(), sizes.values(), Shard(whole, rank, before))
-        state = dict(zip(sizes, mine, strict=True))
-        ranks = Waiting(rank, before)
-        write_shards(path, ranks, run="x", step=5, tensors=state, log={"rank": rank})
-    found = find(path, run="x")
-    assert find(path, run="other") is None
-    for rank in range(after):
-        shard = Shard(whole, rank, after)
-        read = read_share(found, shard, sizes)
-        assert (read.step, read.log) == (5, {"rank": 0})
-        expected = cut(tensors.values(), sizes.values(), shard)
-        for name, tensor in zip(sizes, expected, strict=True):
-            assert torch.equal(read.tensors[name], tensor)
-
-
-def test_files_without_an_index_do_not_count(tmp_path):
-    path = tmp_path / "window.checkpoint"
-    state = {"run": "x", "tensors": {"a": torch.zeros(1)}, "log": {}}
-    write_shards(path, Waiting(1, 2), step=3, **state)
-    assert find(path, run="x") is None
-    write_shards(path, Waiting(0, 2), step=3, **state)
-    assert find(path, run="x").step == 3
-    write_shards(path, Waiting(1, 2), step=6, **state)
-    assert find(path, run="x").step == 3
-    write_shards(path, Waiting(0, 2), step=6, **state)
-    assert sorted(file.name for file in shards_path(path).iterdir()) == [
-        "000000006-0-of-2.safetensors", "000000006-1-of-2.safetensors", "index.json",
-    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -318,3 +262,12 @@ def test_a_rank_that_was_killed_is_told_of():
 def test_live_training_has_one_process(devices):
     with pytest.raises(ConfigError, match="live trains dictionaries in one process"):
         load_run({"batches": {"source": "live"}, "devices": devices})
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_train_what_one_trains(options, tmp_path):
+    for name, devices in {"one": ("cuda:0",), "two": ("cuda:0", "cuda:1")}.items():
+        train_on(devices, tasks(tmp_path / name), **options)
+    for kind in ("crosscoder", "transcoder"):
+        one, two = (Dictionary.load(tmp_path / name / kind / "L00-L01") for name in ("one", "two"))
+        torch.testing.assert_close(one.decoder_FLD, two.decoder_FLD, rtol=1e-3, atol=1e-3)

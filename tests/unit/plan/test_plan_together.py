@@ -5,9 +5,11 @@ import pytest
 from deepseemoe.config import BatchesConfig, ConfigError, DictionaryConfig, ModelConfig, RunConfig
 from deepseemoe.config.groups import at_most, groups_of, members_of
 from deepseemoe.names import Window
-from deepseemoe.plan.figures import GIB
+from deepseemoe.plan.dictionaries import shapes_of
+from deepseemoe.plan.figures import GIB, shown_bytes
 from deepseemoe.plan.limits import RESERVE_GIB
 from deepseemoe.plan.together import fits_gpus, group_bytes, grouped, shapes_in, width_of
+from deepseemoe.plan.uses import uses_of
 
 DICTIONARIES = {
     "crosscoder": DictionaryConfig(d_dict=2**16, k=64, batch_tokens=8192),
@@ -57,6 +59,25 @@ def test_several_gpus_share_what_is_held_but_not_a_step():
     held = sum(shape.held_bytes for shape in first)
     assert group_bytes(first) - group_bytes(first, 4) == pytest.approx(held * 3 / 4, rel=1e-6)
     assert len(first) > len(grouped(made("auto"), d_model=2880)[0])
+
+
+def test_the_plan_tells_what_each_gpu_of_the_largest_job_holds(tiny_network):
+    run = made("auto", device=2, windows=(Window(0, 1), Window(1, 2)))
+    shapes = shapes_of(run, d_model=tiny_network.d_model)
+    uses = [use for use in uses_of(run, tiny_network, shapes) if use.rule == "train_together"]
+    assert [use.device for use in uses] == ["GPU 1 of 2", "GPU 2 of 2", "RAM"]
+    job = max(grouped(run, d_model=tiny_network.d_model), key=group_bytes)
+    assert uses[0].n_bytes == uses[1].n_bytes == pytest.approx(group_bytes(job, 2), rel=1e-9)
+    assert uses[0].figure().how.startswith(f"{shown_bytes(uses[0].shares[0].n_bytes)} 4 dict")
+
+
+def test_one_alone_is_planned_as_ever(tiny_network):
+    run = made(1, windows=(Window(0, 1), Window(1, 2)))
+    shapes = shapes_of(run, d_model=tiny_network.d_model)
+    (use, _) = [use for use in uses_of(run, tiny_network, shapes) if use.stage == "dictionary"]
+    largest = max(shapes, key=lambda shape: shape.held_bytes)
+    assert (use.rule, use.shares[0].n_bytes) == ("train_dictionary", largest.held_bytes)
+    assert len(use.shares) == 2
 
 
 def test_rules_and_plan_make_the_same_groups():
