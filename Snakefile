@@ -15,7 +15,18 @@ include: "rules/common.smk"
 include: "rules/corpus.smk"
 include: "rules/model.smk"
 include: "rules/activations.smk"
-include: f"rules/training_{RUN.batches.source}.smk"
+
+
+if trained():
+
+    include: f"rules/training_{RUN.batches.rules}.smk"
+
+
+if imported():
+
+    include: "rules/imported.smk"
+
+
 include: "rules/dictionary.smk"
 include: "rules/features.smk"
 include: "rules/routing.smk"

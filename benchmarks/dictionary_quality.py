@@ -22,7 +22,8 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import torch
-from peers import BATCH_TOPK, Learnt, Peer, Setting, Sparsify, SparsifyAdam, available
+from contestant import Learnt, Peer, Setting, available
+from peers import BATCH_TOPK, Sparsify, SparsifyAdam
 from quality_worlds import World, planted, stored
 from timing import machine
 from torch import Tensor

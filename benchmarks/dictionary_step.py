@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from peers import BATCH_TOPK, TOPK, Peer, Setting, Sparsify, available
+from contestant import Peer, Setting, available
+from peers import BATCH_TOPK, TOPK, Sparsify
 from timing import FLOOR, OURS, Case, compete, main
 
 from deepseemoe.config.dictionary import DictionaryConfig

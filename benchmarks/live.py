@@ -19,7 +19,8 @@ from deepseemoe.activations.pool import N_CHUNKS, Pool
 from deepseemoe.activations.shuffled_text import ShuffledText
 from deepseemoe.config import DictionaryConfig
 from deepseemoe.corpus.shards import TokenShard, write_shard
-from deepseemoe.dictionary.live import Pupil, pupils_of
+from deepseemoe.dictionary.live_batches import LiveBatches
+from deepseemoe.dictionary.pupils import Pupil, pupils_of
 from deepseemoe.dictionary.train import Task
 from deepseemoe.model.adapter import MoeModel
 from deepseemoe.names import Window
@@ -96,7 +97,12 @@ def _case(setting: Setting, rounds: int) -> Case:
             norm_outlier=10.0,
             seed=0,
         )
-        with pool, pupils_of(tasks, pool, source={}, seed=0) as pupils:
+
+        def batches_of(task: Task) -> LiveBatches:
+            return LiveBatches(pool, *task.read_and_written, batch_tokens=task.config.batch_tokens)
+
+        begun = pupils_of(tasks, batches_of, data={}, seed=0, device=str(pool.device))
+        with pool, begun as pupils:
             return _timed(setting, pool, pupils, rounds)
 
 

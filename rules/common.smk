@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
 from deepseemoe.config import load_run
+from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.report.names import figure_groups, figure_names
@@ -28,6 +29,7 @@ JUSTIFIED_SITES = (
 # Files from outside: where one changes, what was made of it is made again.
 TEXT_FILES = fingerprint(RUN.corpus.paths)
 MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
+IMPORTED_FILES = fingerprint(RUN.imported_folders())
 
 
 wildcard_constraints:
@@ -86,6 +88,45 @@ def of_each_dictionary(pattern):
         window=WINDOWS,
         allow_missing=True,
     )
+
+
+def groups():
+    """Return the dictionaries that each job of training_together.smk trains."""
+    together = RUN.batches.together
+    if together == "auto" and RUN.devices.on_gpu("dictionary"):
+        # Their bytes need torch, which plans of all other runs do without.
+        from deepseemoe.plan.together import fits_gpus, width_of
+
+        return groups_of(RUN, fits_gpus(RUN, width_of(RUN)))
+    return groups_of(RUN, at_most(1 if together == "auto" else together))
+
+
+def of_group(group, file):
+    """Return a file of each dictionary of a group."""
+    return [
+        f"<results>/{{run}}/dictionary/{name}/{window}/{file}" for name, window in group
+    ]
+
+
+def imported():
+    """Return the dictionaries that are read from files of other tools."""
+    return [name for name, entry in RUN.dictionaries.items() if entry.imported]
+
+
+def trained():
+    """Return the dictionaries that the run trains."""
+    return [name for name in RUN.dictionaries if name not in imported()]
+
+
+def of_each_trained(pattern):
+    """Return `pattern` for each dictionary that the run trains, and each window."""
+    return expand(pattern, dictionary=trained(), window=WINDOWS, allow_missing=True)
+
+
+def imported_params(dictionary):
+    """Return what of an entry says which files are read, and what they must have."""
+    wanted = ("imported", "d_dict", "k")
+    return {key: RUN.dictionary(dictionary)[key] for key in wanted}
 
 
 def transcoders():
@@ -223,6 +264,11 @@ def justify_evaluation():
     return {
         key: value for key, value in RUN.stage("justify").items() if key not in later
     }
+
+
+def dictionary_processes():
+    """Return how many processes on CPUs share a dictionary; GPUs have one each."""
+    return 1 if RUN.devices.on_gpu("dictionary") else RUN.devices.processes
 
 
 def n_layers_read():

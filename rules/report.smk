@@ -26,7 +26,7 @@ rule draw_figures:
     """Draw the figures that a researcher opens first."""
     input:
         model=model_folder(),
-        training=of_each_dictionary(
+        training=of_each_trained(
             "<results>/{run}/dictionary/{dictionary}/{window}/training.parquet"
         ),
         metrics=of_each_dictionary(

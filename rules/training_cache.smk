@@ -18,6 +18,8 @@ rule train_dictionary:
         "<logs>/{run}/train_dictionary/{dictionary}-{window}.log",
     benchmark:
         "<benchmarks>/{run}/train_dictionary/{dictionary}-{window}.tsv"
+    wildcard_constraints:
+        dictionary="|".join(trained()),
     conda:
         "../envs/deepseemoe.yaml"
     threads: 1
@@ -26,6 +28,7 @@ rule train_dictionary:
         mem_mb=8000,
     params:
         config=lambda wildcards: RUN.dictionary(wildcards.dictionary),
+        processes=dictionary_processes(),
         seed=RUN.seed,
     message:
         "Training {wildcards.dictionary} on {wildcards.window}"

@@ -1,4 +1,4 @@
-"""Tokens and model in, all dictionaries of the run out, with no store of the train split.
+"""Tokens and model in, all trained dictionaries of the run out, with no store of the train split.
 
 In:  <results>/{run}/corpus/train/{shard}.zarr, activations/select/{shard}.zarr, model
 Out: <results>/{run}/dictionary/{dictionary}/{window}
@@ -12,13 +12,13 @@ rule train_live:
         select=stores("select"),
         model=model_folder(),
     output:
-        weights=of_each_dictionary(
+        weights=of_each_trained(
             "<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors"
         ),
-        config=of_each_dictionary(
+        config=of_each_trained(
             "<results>/{run}/dictionary/{dictionary}/{window}/config.json"
         ),
-        training=of_each_dictionary(
+        training=of_each_trained(
             "<results>/{run}/dictionary/{dictionary}/{window}/training.parquet"
         ),
     log:
@@ -32,7 +32,7 @@ rule train_live:
         **gpu("activations", "dictionary"),
         mem_mb=16000,
     params:
-        dictionaries={name: RUN.dictionary(name) for name in RUN.dictionaries},
+        dictionaries={name: RUN.dictionary(name) for name in trained()},
         windows=WINDOWS,
         activations=RUN.stage("activations"),
         batches=RUN.stage("batches"),

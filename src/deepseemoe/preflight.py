@@ -12,7 +12,8 @@ from deepseemoe.runtime.devices import n_gpus, shown_gpus
 
 def problems(run: RunConfig) -> list[str]:
     """Return one line for each thing that the run needs and this machine lacks."""
-    return [*_paths(run), *_model(run), *_devices(run), *_packages(run), *_keys(run)]
+    found = [*_paths(run), *_model(run), *_devices(run), *_packages(run), *_keys(run)]
+    return [*found, *_imports(run)]
 
 
 def _paths(run: RunConfig) -> Iterator[str]:
@@ -34,8 +35,39 @@ def _model(run: RunConfig) -> Iterable[str]:
     return hub_problems(run)
 
 
+def _imports(run: RunConfig) -> Iterator[str]:
+    """Yield what is wrong with the files of imported dictionaries, by their headers."""
+    imported = {name: entry for name, entry in run.dictionaries.items() if entry.imported}
+    if not imported:
+        return
+    from deepseemoe.interop.importing import import_problem
+
+    d_model = _d_model(run)
+    for name, entry in imported.items():
+        for window in run.windows:
+            problem = import_problem(
+                Path(entry.imported.folder_of(window)),
+                format=entry.imported.format,
+                window=window,
+                d_model=d_model,
+                d_dict=entry.d_dict,
+            )
+            if problem:
+                yield f"dictionaries.{name}.imported: {problem}"
+
+
+def _d_model(run: RunConfig) -> int | None:
+    """Return the width of the run's model, None where it is not there (which `_model` tells)."""
+    from deepseemoe.model.width import width_of
+
+    try:
+        return width_of(run.model)
+    except (OSError, ValueError):
+        return None
+
+
 def _devices(run: RunConfig) -> Iterator[str]:
-    wanted = {stage: run.devices.n_gpus(stage) for stage, _ in run.devices}
+    wanted = {stage: run.devices.n_gpus(stage) for stage in run.devices.stages}
     if not any(wanted.values()):
         return
     n_seen = n_gpus()

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from contestant import Setting, why_missing
 from peers import (
     DictionaryLearning,
     SaeLensBatchTopK,
     SaeLensTopK,
-    Setting,
     Sparsify,
     SparsifyAdam,
-    why_missing,
 )
 
 # Warnings of the peers' code are not ours to mend.

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "interop"))
 
-from made_dictionaries import D_DICT, D_MODEL, FIRST, K, KINDS, close, dense, made, output, raw
+from made_dictionaries import D_DICT, D_MODEL, FIRST, KINDS, K, close, dense, made, output, raw
 
 from deepseemoe.interop.exporting import export_dictionary
 from deepseemoe.interop.importing import read_dictionary
@@ -156,7 +156,11 @@ def circuit_tracer():
     try:
         loaded = [
             _module(f"circuit_tracer.transcoder.{name}", Path(folder) / "transcoder" / f"{name}.py")
-            for name in ("activation_functions", "single_layer_transcoder", "cross_layer_transcoder")
+            for name in (
+                "activation_functions",
+                "single_layer_transcoder",
+                "cross_layer_transcoder",
+            )
         ]
         yield loaded[1:]
     finally:
@@ -196,9 +200,7 @@ def test_circuit_tracer_does_the_same_with_a_clt(gate, lazy, circuit_tracer, tmp
 @pytest.mark.parametrize("gate", THRESHOLDS)
 @pytest.mark.parametrize("kind", ["transcoder", "per_layer", "skip", "skip_per_layer"])
 @torch.no_grad()
-def test_circuit_tracer_does_the_same_with_a_set(
-    kind, gate, circuit_tracer, tmp_path, monkeypatch
-):
+def test_circuit_tracer_does_the_same_with_a_set(kind, gate, circuit_tracer, tmp_path, monkeypatch):
     import yaml
 
     dictionary = made(kind, gate, reads="resid_mid")

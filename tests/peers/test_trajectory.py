@@ -9,7 +9,8 @@ part of the tokens of batches larger than this one.
 
 import pytest
 import torch
-from peers import DictionaryLearning, why_missing
+from contestant import why_missing
+from peers import DictionaryLearning
 
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.dictionary.batches import Batch

@@ -1,8 +1,8 @@
-"""Adapter of rule train_dictionary; the work is in deepseemoe.dictionary.train."""
+"""Adapter of rule train_dictionary; the work is in deepseemoe.dictionary."""
 
 from typing import TYPE_CHECKING
 
-from deepseemoe.runtime.stage import device, run_stage
+from deepseemoe.runtime.stage import ranks, run_stage
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import Snakemake, snakemake
@@ -13,18 +13,22 @@ def main(job: "Snakemake") -> None:
     from pathlib import Path
 
     from deepseemoe.config import DictionaryConfig
-    from deepseemoe.dictionary.train import train_dictionary
+    from deepseemoe.dictionary.launch import train_on
+    from deepseemoe.dictionary.train import Task
     from deepseemoe.names import Window
 
-    train_dictionary(
+    task = Task.of(
         DictionaryConfig.model_validate(job.params.config),
-        window=Window.parse(job.wildcards.window),
+        Window.parse(job.wildcards.window),
+        Path(job.output.weights).parent,
+        {"run": job.wildcards.run, "seed": job.params.seed},
+    )
+    train_on(
+        ranks(job),
+        [task],
         stores=[Path(path) for path in job.input.train],
         select_stores=[Path(path) for path in job.input.select],
-        folder=Path(job.output.weights).parent,
         seed=job.params.seed,
-        device=device(job),
-        manifest={"run": job.wildcards.run, "seed": job.params.seed},
     )
 
 

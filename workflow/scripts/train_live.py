@@ -13,15 +13,16 @@ def main(job: "Snakemake") -> None:
     from pathlib import Path
 
     from deepseemoe.config import ActivationsConfig, BatchesConfig, ModelConfig
-    from deepseemoe.dictionary.live import tasks_of, train_live
+    from deepseemoe.dictionary.live import train_live
+    from deepseemoe.dictionary.pupils import tasks_of
     from deepseemoe.model.loading import load_model
 
     params = job.params
     model_devices, own = shared(devices(job), **params.on_gpu)
     train_live(
         tasks_of(
+            [(name, window) for name in params.dictionaries for window in params.windows],
             params.dictionaries,
-            params.windows,
             root=Path(job.output.weights[0]).parents[2],
             manifest={"run": job.wildcards.run, "seed": params.seed, "model": params.model},
         ),

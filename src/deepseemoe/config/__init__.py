@@ -14,7 +14,7 @@ from deepseemoe.config.analysis import (
 from deepseemoe.config.base import ConfigError, Section
 from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.corpus import CorpusConfig, FilterConfig
-from deepseemoe.config.dictionary import DictionaryConfig
+from deepseemoe.config.dictionary import DictionaryConfig, ImportedConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
 from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
@@ -30,6 +30,7 @@ __all__ = [
     "ExpertsConfig",
     "FeaturesConfig",
     "FilterConfig",
+    "ImportedConfig",
     "JustifyConfig",
     "LabelsConfig",
     "ModelConfig",

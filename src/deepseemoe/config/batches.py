@@ -1,8 +1,8 @@
 """How activations reach the training of dictionaries."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deepseemoe.config.base import Section
 
@@ -21,3 +21,20 @@ class BatchesConfig(Section):
         description="Tokens that `live` shuffles together on the dictionaries' device; each costs "
         "2 bytes a channel of every site.",
     )
+    together: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1,
+        description="Dictionaries that one job of `cache` trains from one pass over the stores, at "
+        "most; those with the same batch_tokens go together. `auto`: as many as fit a GPU of "
+        "devices.gpu_gib, one where dictionaries train on CPUs. Results are the same to the bit.",
+    )
+
+    @property
+    def rules(self) -> str:
+        """Return which rules train the dictionaries: rules/training_*.smk."""
+        return "together" if self.source == "cache" and self.together != 1 else self.source
+
+    @model_validator(mode="after")
+    def _live_is_together(self) -> "BatchesConfig":
+        if self.source == "live" and self.together != 1:
+            raise ValueError("together: source live trains all dictionaries in one job; leave it 1")
+        return self

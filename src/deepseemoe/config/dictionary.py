@@ -1,14 +1,41 @@
 """One sparse dictionary: what it reads and writes, its size, and how it is trained."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deepseemoe.config.base import Section
+from deepseemoe.names import Window
+
+
+class ImportedConfig(Section):
+    """Published SAEs of the residual stream, read in place of training; windows are one layer."""
+
+    format: Literal["saelens", "dictionary_learning"] = Field(
+        description="The tool whose files they are."
+    )
+    folder: str = Field(
+        min_length=1,
+        description="Folder of the SAE; `{layer}` in it stands for the layer, as 11, and "
+        "`{window}` for the window, as L11-L11.",
+    )
+
+    def folder_of(self, window: Window) -> str:
+        """Return the folder of a window's SAE."""
+        named = self.folder.replace("{window}", str(window))
+        return named.replace("{layer}", str(window.first))
 
 
 class DictionaryConfig(Section):
     """A named dictionary; one is trained for every window of layers."""
+
+    imported: ImportedConfig | None = Field(
+        None,
+        description="Read this dictionary from files of another tool; then only `d_dict` and `k` "
+        "of the other keys count, and must be what the files have.",
+    )
 
     kind: Literal["crosscoder", "transcoder"] = Field(
         "crosscoder",
@@ -84,6 +111,12 @@ class DictionaryConfig(Section):
         "dictionary_learning does; what is saved has it folded in.",
     )
     init_norm: float = Field(0.5, gt=0, description="Norm of a feature's decoder at the start.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="Seed of its random start; empty: the run's. Text comes in the run's order "
+        "whatever it is, so that several seeds train from one pass.",
+    )
     checkpoint_steps: int = Field(
         500, gt=0, description="Steps between checkpoints to resume from."
     )
@@ -91,6 +124,42 @@ class DictionaryConfig(Section):
         None, description="Also log curves to this wandb project (needs `pip install wandb`)."
     )
     format: Literal[2] = Field(2, description="A higher one retrains.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DictionaryConfig":
+        if problems := [*self._problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        """Yield which keys do not go together."""
+        if self.kind == "crosscoder":
+            for name, value in (
+                ("skip", self.skip),
+                ("reconstruct_input", self.reconstruct_input),
+                ("cross_layer", not self.cross_layer),
+            ):
+                if value:
+                    found = str(getattr(self, name)).lower()
+                    yield f"{name} {found} is for kind transcoder, not crosscoder"
+        elif self.pre_bias:
+            yield "pre_bias true is for kind crosscoder, not transcoder"
+        if not all(low < high for low, high in pairwise((0.0, *self.prefixes, 1.0))):
+            yield f"prefixes {[*self.prefixes]} do not rise between 0 and 1, both left out"
+        if self.n_tokens < self.batch_tokens:
+            yield (
+                f"n_tokens {self.n_tokens} is less than one batch of batch_tokens "
+                f"{self.batch_tokens}; raise the one or lower the other"
+            )
+
+    def smallest_group(self, n_layers: int) -> int:
+        """Return how many features the smallest run has that reads and writes alike.
+
+        `dictionary.layout.parts_of` cuts them: a transcoder's source layers first, then prefixes.
+        """
+        n_features = self.d_dict // (1 if self.kind == "crosscoder" else n_layers)
+        ends = [round(share * n_features) for share in (0.0, *self.prefixes, 1.0)]
+        return min(stop - first for first, stop in pairwise(ends))
 
     @property
     def router_shift(self) -> int:

@@ -29,15 +29,32 @@ DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 class DevicesConfig(Section):
     """Where each heavy stage computes: `cpu`, `cuda` (one GPU), or a number of GPUs.
 
-    Several GPUs are for a model that is too large for one: its layers are spread over them.
+    Several GPUs are for a model that is too large for one, whose layers are spread over them, and
+    for dictionaries that are, whose features are.
     """
 
     model: Device = Field("cpu", description="Training of NanoMoE.")
     activations: Devices = Field("cpu", description="Capture of activations; `live` runs there.")
-    dictionary: Device = Field("cpu", description="Training of dictionaries.")
+    dictionary: Devices = Field(
+        "cpu", description="Training of dictionaries; several GPUs share each one's features."
+    )
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
     experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share each dictionary's features where `dictionary` is cpu; "
+        "for trying out what several GPUs do.",
+    )
+    gpu_gib: float = Field(
+        80.0, gt=3, description="Memory of a GPU (GiB), for batches.together: auto and for `plan`."
+    )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that have a key here."""
+        return tuple(name for name, _ in self if name not in ("processes", "gpu_gib"))
 
     def on_gpu(self, stage: str) -> bool:
         """Return whether a stage computes on GPUs."""
@@ -144,20 +161,70 @@ class RunConfig(Section):
             for name, entry in self.dictionaries.items()
             if entry.k >= entry.d_dict
         ]
-        longest = max((len(window.layers) for window in self.windows), default=0)
-        problems += [
-            f"dictionaries.{name}: d_dict {entry.d_dict} leaves a layer of its window no features"
-            for name, entry in self.dictionaries.items()
-            if entry.kind == "transcoder" and entry.d_dict < longest
-        ]
+        longest = max(self.windows, key=lambda window: len(window.layers), default=None)
+        if longest is not None:
+            problems += self._form_problems(longest)
+        problems += self._import_problems()
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")
+        if (
+            self.batches.source == "live"
+            and max(self.devices.n_gpus("dictionary"), self.devices.processes) > 1
+        ):
+            problems.append(
+                "devices: batches.source live trains dictionaries in one process on one device; "
+                "write dictionary: cuda or cpu and leave processes, or write source: cache"
+            )
         if self.corpus.chat_key and self.model.source != "hub":
             problems.append(
                 f"corpus.chat_key: the tokenizer of model.source {self.model.source} has no chat "
                 "template; name a model of source hub whose tokenizer has one"
             )
         return problems
+
+    def _form_problems(self, window: Window) -> Iterator[str]:
+        """Yield which dictionaries are too small for a window."""
+        n_layers = len(window.layers)
+        for name, entry in self.dictionaries.items():
+            if entry.kind == "transcoder" and entry.d_dict < n_layers:
+                yield (
+                    f"dictionaries.{name}: d_dict {entry.d_dict} leaves a layer of its window no "
+                    "features"
+                )
+            elif entry.smallest_group(n_layers) < 1:
+                yield (
+                    f"dictionaries.{name}: d_dict {entry.d_dict} leaves one of the prefixes "
+                    f"{[*entry.prefixes]} no features of its own on {window}"
+                )
+            if entry.kind == "transcoder" and entry.activation == "topk" and entry.k < n_layers:
+                yield (
+                    f"dictionaries.{name}: k {entry.k} is less than one for each of the {n_layers} "
+                    f"layers of {window}, which share it with activation topk"
+                )
+
+    def _import_problems(self) -> Iterator[str]:
+        """Yield what is wrong with imported dictionaries, as far as no file is looked at."""
+        for name, entry in self.dictionaries.items():
+            if not entry.imported:
+                continue
+            if entry.kind != "crosscoder":
+                yield (
+                    f"dictionaries.{name}: imported SAEs are of kind crosscoder, on one layer; "
+                    f"found kind {entry.kind}"
+                )
+            longer = [str(window) for window in self.windows if len(window.layers) > 1]
+            if longer:
+                yield (
+                    f"dictionaries.{name}: an imported SAE reads one layer, and the run has the "
+                    f"windows {', '.join(longer)}; write windows of one layer, as "
+                    f"{Window(self.windows[0].first, self.windows[0].first)}"
+                )
+            folder = entry.imported.folder
+            if len(self.windows) > 1 and "{layer}" not in folder and "{window}" not in folder:
+                yield (
+                    f"dictionaries.{name}.imported.folder: {folder} is one folder for "
+                    f"{len(self.windows)} windows; write {{layer}} or {{window}} in it"
+                )
 
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
@@ -166,6 +233,11 @@ class RunConfig(Section):
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""
         return self.dictionaries[name].model_dump(mode="json")
+
+    def imported_folders(self) -> list[str]:
+        """Return the folders of all imported dictionaries, on all windows."""
+        entries = [entry.imported for entry in self.dictionaries.values() if entry.imported]
+        return [entry.folder_of(window) for entry in entries for window in self.windows]
 
     def sites(self) -> tuple[str, ...]:
         """Return the names of all arrays that the activation stores must hold, in a fixed order."""

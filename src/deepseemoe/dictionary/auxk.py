@@ -17,11 +17,12 @@ part.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.ranked import edges_of_rows
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.scan import Job
 from deepseemoe.dictionary.weights import Weights
 
@@ -92,13 +93,19 @@ class DeadPart(NamedTuple):
 
 
 def auxk(
-    weights: Weights, jobs: Sequence[Job], error_TC: Tensor, dead: AuxK, *, d_model: int
+    weights: Weights,
+    jobs: Sequence[Job],
+    error_TC: Tensor,
+    dead: AuxK,
+    *,
+    d_model: int,
+    ranks: Ranks = ALONE,
 ) -> Revival | None:
     """Return AuxK's loss and gradient; `error_TC` is ŷ - y of all tokens of the batch.
 
     Dense, but in the dead features only. None where none is dead, or where nothing is left to fit.
     """
-    n_dead = int(dead.is_dead_F.sum())
+    n_dead = int(ranks.total(int(dead.is_dead_F.sum())))
     if n_dead == 0:
         return None
     tokens = dead.tokens(len(error_TC))
@@ -108,8 +115,8 @@ def auxk(
         return None
     parts = [_dead_part(weights, job, dead.is_dead_F, tokens, d_model) for job in jobs]
     weight = dead.weight * min(n_dead / dead.k_aux, 1.0)
-    z_TA, is_kept_TA = _highest_preactivations(parts, dead.k_aux)
-    miss_TC = _decode(parts, z_TA).sub_(residual_TC)
+    z_TA, is_kept_TA = _highest_preactivations(parts, dead.k_aux, n_dead, ranks)
+    miss_TC = ranks.sum(_decode(parts, z_TA)).sub_(residual_TC)
     loss = float(torch.dot(miss_TC.view(-1), miss_TC.view(-1))) / spread
     slope_TC = miss_TC.mul_(2 * weight / spread)
     return Revival(loss, weight, [*_gradients(parts, z_TA, is_kept_TA, slope_TC)])
@@ -129,7 +136,9 @@ def _dead_part(
     )
 
 
-def _highest_preactivations(parts: Sequence[DeadPart], k_aux: int) -> tuple[Tensor, Tensor | None]:
+def _highest_preactivations(
+    parts: Sequence[DeadPart], k_aux: int, n_dead: int, ranks: Ranks
+) -> tuple[Tensor, Tensor | None]:
     """Return each token's `k_aux` highest pre-activations, the others 0, and which were kept.
 
     Those equal to the last one are kept too.
@@ -137,14 +146,9 @@ def _highest_preactivations(parts: Sequence[DeadPart], k_aux: int) -> tuple[Tens
     z_TA = torch.cat(
         [torch.addmm(part.bias_A, part.inputs_TR, part.encoder_AR.t()) for part in parts], dim=1
     )
-    if z_TA.shape[1] <= k_aux:
+    if n_dead <= k_aux:
         return z_TA, None
-    if z_TA.device.type == "cpu":  # numpy's partition takes a third of the time of torch's topk
-        place = z_TA.shape[1] - k_aux
-        edge_T1 = torch.from_numpy(np.partition(z_TA.numpy(), place, axis=1)[:, place, None])
-    else:
-        edge_T1 = z_TA.topk(k_aux, dim=1, sorted=False).values.amin(1, keepdim=True)
-    is_kept_TA = z_TA >= edge_T1
+    is_kept_TA = z_TA >= edges_of_rows(ranks, z_TA, k_aux)
     return z_TA.mul_(is_kept_TA), is_kept_TA
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from deepseemoe.dictionary.codes import Entries
+from deepseemoe.dictionary.ranked import highest_of_all
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.scan import SLACK, Job, Scanner, floors
-from deepseemoe.dictionary.selection import Selection, Unpenalised, highest, kept
+from deepseemoe.dictionary.selection import Selection, Unpenalised, kept
 from deepseemoe.dictionary.weights import Weights
 
 MARGIN = 0.06
@@ -33,8 +35,8 @@ class BatchTopK(Unpenalised):
     that makes it fast; the result does not depend on it.
     """
 
-    def __init__(self, k: int, scanner: Scanner | None = None) -> None:
-        self.k = k
+    def __init__(self, k: int, scanner: Scanner | None = None, ranks: Ranks = ALONE) -> None:
+        self.k, self._ranks = k, ranks
         self._guess: float | None = None
         self._wander = MARGIN / 2
         self._scanner = scanner or Scanner()
@@ -43,10 +45,10 @@ class BatchTopK(Unpenalised):
         """Return the selection from the jobs of all parts."""
         n_keep = self.k * len(jobs[0].inputs_TR)
         entries, scores = self._candidates(weights, jobs, norm_F, n_keep)
-        index = highest(scores, n_keep)
-        threshold = float(scores[index].min()) if len(index) else 0.0
+        index, threshold, n_all = highest_of_all(self._ranks, entries, scores, n_keep)
         self._learn(threshold)
-        return Selection(kept(entries, index), threshold)
+        n_elsewhere = n_all - len(index)
+        return Selection(kept(entries, index), threshold, n_elsewhere=n_elsewhere)
 
     def _learn(self, threshold: float) -> None:
         """Take in how far the threshold fell since the last batch; falls are forgotten slowly."""
@@ -59,13 +61,14 @@ class BatchTopK(Unpenalised):
     ) -> tuple[Entries, Tensor]:
         """Return entries that hold those of the `n_keep` highest scores, and all their scores."""
         if self._guess is None:
-            floor = first_floor(weights, jobs, norm_F, n_keep)
+            n_mine = n_keep // self._ranks.n_ranks
+            floor = self._ranks.least(first_floor(weights, jobs, norm_F, n_mine))
         else:
             floor = self._guess * (1 - LEAST_MARGIN - 2 * self._wander)
         while True:
             entries = self._scanner.above(weights, jobs, floors(norm_F, floor))
             scores = entries.values * norm_F[entries.features]
-            n_sure = int((scores > floor * (1 + SLACK)).sum())
+            n_sure = self._ranks.total(int((scores > floor * (1 + SLACK)).sum()))
             if n_sure >= n_keep or floor == 0:
                 return entries, scores
             floor = floor / 2 if n_sure > n_keep / 2 else 0.0

@@ -164,7 +164,7 @@ class Dictionary:
         return self.decoder_FSD[:, self.outputs]
 
     @cached_property
-    def decoder_bias_LD(self) -> Tensor:
+    def decoder_bias_SD(self) -> Tensor:
         """Raw reconstruction, slot by slot, of a token with no active feature."""
         return self.writing.undo(self.weights.decoder_bias.view(self.n_slots, self.d_model))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from deepseemoe.dictionary.codes import Entries
 from deepseemoe.dictionary.decoding import skipped, written
 from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.weights import Weights
 
 
@@ -42,8 +43,12 @@ def fit(
     inputs_TC: Tensor,
     targets_TC: Tensor,
     d_model: int,
+    ranks: Ranks = ALONE,
 ) -> Fit:
-    """Return the fit of a batch; `pieces` are the entries of each part."""
+    """Return the fit of a batch; `pieces` are the entries of each part.
+
+    Where the parts are those of one of several `ranks`, what all of them write is summed.
+    """
     groups = range(1 + max(part.group for part in parts))
     errors: list[Tensor] = []
     output_TC = None
@@ -56,6 +61,7 @@ def fit(
             n_tokens=len(targets_TC),
             d_model=d_model,
         )
+        added_TC = ranks.sum(added_TC)
         if output_TC is None:
             output_TC = added_TC.add_(weights.decoder_bias)
             output_TC = output_TC.add_(skipped(weights, inputs_TC)) if weights.skips else output_TC

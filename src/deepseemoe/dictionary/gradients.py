@@ -9,7 +9,7 @@ Axes: T tokens, F features, B features of a block, C columns that the window wri
 that a part reads and writes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from deepseemoe.dictionary.codes import ByFeature, Entries, dot_products, offset
 from deepseemoe.dictionary.decoding import by_part, skip_columns
 from deepseemoe.dictionary.fit import fit
 from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.scan import BLOCK, Job
 from deepseemoe.dictionary.selection import Activation, Selection
 from deepseemoe.dictionary.weights import Weights, decoder_norms
@@ -57,22 +58,23 @@ class Gradient(NamedTuple):
     extra: Sequence[AuxRows] | None
     small: tuple[Tensor, ...]
     """Of encoder bias, decoder bias, skips and thresholds, whole."""
+    ranks: Ranks = ALONE
     unit_decoder: bool = False
     """Whether what would only lengthen decoders is taken out, before the norm is."""
 
-    def blocks(self) -> Iterator[list[Rows]]:
-        """Yield the gradient of all of `Weights.tensors()`.
+    def blocks(self, *, without: Collection[int] = ()) -> Iterator[list[Rows]]:
+        """Yield the gradient of all of `Weights.tensors()` but some encoders and decoders.
 
         Of encoders and decoders the rows of a block of features, encoder first; then all others.
         """
         n_parts = len(self.parts)
         for index, part in enumerate(self.parts):
-            for first, stop, entries in self._cuts(part):
-                encoder = self._encoder_rows(index, first, stop, entries)
-                decoder = self._decoder_rows(index, first, stop, entries)
+            made = ((index, self._encoder_rows), (n_parts + 1 + index, self._decoder_rows))
+            made = [(place, rows) for place, rows in made if place not in without]
+            for first, stop, entries in self._cuts(part) if made else ():
                 yield [
-                    Rows(index, first, stop, encoder),
-                    Rows(n_parts + 1 + index, first, stop, decoder),
+                    Rows(place, first, stop, rows(index, first, stop, entries))
+                    for place, rows in made
                 ]
         places = [n_parts, *range(2 * n_parts + 1, 2 * n_parts + len(self.small))]
         yield [
@@ -125,8 +127,15 @@ class Gradient(NamedTuple):
             torch.linalg.vector_norm(rows.gradient).square()
             for block in self.blocks()
             for rows in block
+            if self._counts(rows.tensor)
         ]
-        return float(torch.stack(squares).sum().sqrt())
+        return float(self.ranks.sum(torch.stack(squares).sum()).sqrt())
+
+    def _counts(self, tensor: int) -> bool:
+        """Return whether this rank counts a tensor's norm: that of what all have, the first."""
+        shared = 2 * len(self.parts) + 1  # the decoder bias, which skips follow
+        is_shared = shared <= tensor <= shared + len(self.weights.skips)
+        return self.ranks.rank == 0 or not is_shared
 
     def _bound(self) -> float:
         """Return a bound of the norm.
@@ -143,8 +152,8 @@ class Gradient(NamedTuple):
             for tables, values in ((self.inputs, self.slope_z), (self.slopes, self.z))
         )
         squares += sum(torch.linalg.vector_norm(gradient).square() for gradient in self.small)
-        extra = sum(rows.norm() for rows in self.extra or ())
-        return 1.001 * (float(squares) ** 0.5 + extra)
+        extra = self.ranks.total(sum(rows.norm() for rows in self.extra or ()))
+        return 1.001 * (self.ranks.total(float(squares)) ** 0.5 + extra)
 
 
 def gradient_of(
@@ -160,17 +169,27 @@ def gradient_of(
     strength: float = 0.0,
     dead: AuxK | None = None,
     pre_bias: bool = False,
+    ranks: Ranks = ALONE,
     unit_decoder: bool = False,
 ) -> tuple[Losses, Gradient]:
     """Return the losses of a batch and the gradient of their total.
 
     `jobs` are all parts with their inputs, `selection` the entries over all parts, `strength` the
     weight of the activation function's penalty. With `pre_bias` the decoder bias was taken from
-    what the jobs read; with `unit_decoder` decoders are held at norm 1.
+    what the jobs read; with `unit_decoder` decoders are held at norm 1. Parts, entries and gradient
+    are those of one of the `ranks`.
     """
     parts, entries = [job.part for job in jobs], selection.entries
     pieces = by_part(entries, parts)
-    found = fit(weights, parts, pieces, inputs_TC=inputs_TC, targets_TC=targets_TC, d_model=d_model)
+    found = fit(
+        weights,
+        parts,
+        pieces,
+        inputs_TC=inputs_TC,
+        targets_TC=targets_TC,
+        d_model=d_model,
+        ranks=ranks,
+    )
     slopes = [found.slopes[p.group][:, p.write_columns(d_model)].contiguous() for p in parts]
     slope_z = _slopes_of_z(weights, entries, parts, pieces, slopes)
     by_feature = ByFeature.of(entries.features, parts[-1].stop)
@@ -183,14 +202,15 @@ def gradient_of(
         n_tokens=len(targets_TC),
         strength=strength,
     )
-    revival = auxk(weights, jobs, found.error_TC, dead, d_model=d_model) if dead else None
+    revival = None
+    if dead:
+        revival = auxk(weights, jobs, found.error_TC, dead, d_model=d_model, ranks=ranks)
     bias_F = by_feature.sums(penalty.slope_z)
     if revival:
         revival.add_to_bias(bias_F, parts)
     bias_C = found.slopes[0].sum(0)
     if pre_bias:
-        for part, encoder_FR in zip(parts, weights.encoders, strict=True):
-            bias_C[part.read_columns(d_model)] -= bias_F[part.first : part.stop] @ encoder_FR
+        bias_C = _less_reads(bias_C, weights, parts, bias_F, d_model=d_model, ranks=ranks)
     small = (bias_F, bias_C, *_skip_gradients(weights, found.slopes[0], inputs_TC))
     if penalty.slope_log_threshold_F is not None:
         small += (penalty.slope_log_threshold_F,)
@@ -208,11 +228,28 @@ def gradient_of(
         slope_norm_F=penalty.slope_norm_F,
         extra=revival.rows if revival else None,
         small=small,
+        ranks=ranks,
         unit_decoder=unit_decoder,
     )
     loss_auxk, weight = (revival.loss, revival.weight) if revival else (0.0, 0.0)
     total = found.loss + penalty.loss + weight * loss_auxk
     return Losses(total, found.squared_error, loss_auxk), gradient
+
+
+def _less_reads(
+    bias_C: Tensor,
+    weights: Weights,
+    parts: Sequence[Part],
+    bias_F: Tensor,
+    *,
+    d_model: int,
+    ranks: Ranks,
+) -> Tensor:
+    """Return the slope by a decoder bias that is also taken from what is read, (C,)."""
+    slope_C = bias_C if ranks.rank == 0 else torch.zeros_like(bias_C)
+    for part, encoder_FR in zip(parts, weights.encoders, strict=True):
+        slope_C[part.read_columns(d_model)] -= bias_F[part.first : part.stop] @ encoder_FR
+    return ranks.sum(slope_C)
 
 
 def _slopes_of_z(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deepseemoe.dictionary.codes import ByFeature
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.scan import Job, Scanner
 from deepseemoe.dictionary.selection import Penalty, Selection
 from deepseemoe.dictionary.weights import Weights
@@ -27,8 +28,8 @@ BANDWIDTH = 0.2
 class JumpReLU:
     """Keeps activations above their feature's threshold, and penalises the distance of L0 to k."""
 
-    def __init__(self, k: int, scanner: Scanner | None = None) -> None:
-        self.k = k
+    def __init__(self, k: int, scanner: Scanner | None = None, ranks: Ranks = ALONE) -> None:
+        self.k, self._ranks = k, ranks
         self._scanner = scanner or Scanner()
 
     def select(self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor) -> Selection:
@@ -38,8 +39,13 @@ class JumpReLU:
         is_active = near.values > threshold_F[near.features]
         entries = near._replace(values=torch.where(is_active, near.values, 0.0))
         scores = (near.values * norm_F[near.features])[is_active]
-        least = float(scores.min()) if len(scores) else 0.0
-        return Selection(entries, least, preactivations=near.values)
+        least = self._ranks.least(float(scores.min()) if len(scores) else float("inf"))
+        return Selection(
+            entries,
+            least if least < float("inf") else 0.0,
+            preactivations=near.values,
+            n_elsewhere=int(self._ranks.total(len(scores))) - len(scores),
+        )
 
     def penalise(
         self,

@@ -6,71 +6,22 @@ stand at different steps: whoever is ahead waits for the others.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
 from deepseemoe.activations.pool import Pool
 from deepseemoe.activations.shuffled_text import ShuffledText
-from deepseemoe.config import ActivationsConfig, BatchesConfig, DictionaryConfig
+from deepseemoe.config import ActivationsConfig, BatchesConfig
 from deepseemoe.dictionary.batches import open_stores
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.live_batches import LiveBatches
-from deepseemoe.dictionary.session import Session
-from deepseemoe.dictionary.train import Task, begin, finish
+from deepseemoe.dictionary.pupils import Pupil, finish_all, pupils_of
+from deepseemoe.dictionary.train import Task
 from deepseemoe.model.adapter import MoeModel
-from deepseemoe.names import Window
-from deepseemoe.runtime.files import remove
 
 logger = logging.getLogger(__name__)
-
-
-class Pupil(NamedTuple):
-    """A dictionary, its task, its batches, and its training."""
-
-    task: Task
-    batches: LiveBatches
-    session: Session
-    dictionary: Dictionary
-
-    @property
-    def n_rounds(self) -> int:
-        """Rounds of the pool that its training takes."""
-        return -(-self.session.trainer.recipe.n_steps // self.batches.per_round)
-
-    @property
-    def round(self) -> int:
-        """The round of its next step."""
-        return self.session.trainer.step // self.batches.per_round
-
-    def take(self, number: int) -> None:
-        """Train on what is left of a round."""
-        trainer = self.session.trainer
-        stop = min((number + 1) * self.batches.per_round, trainer.recipe.n_steps)
-        self.session.train(self.batches.batch(step) for step in range(trainer.step, stop))
-
-
-def tasks_of(
-    dictionaries: Mapping[str, Mapping[str, Any]],
-    windows: Sequence[str],
-    *,
-    root: Path,
-    manifest: Mapping[str, Any],
-) -> list[Task]:
-    """Return a task for each dictionary on each window, with its folder below `root`."""
-    return [
-        Task.of(
-            DictionaryConfig.model_validate(dict(config)),
-            Window.parse(window),
-            root / name / window,
-            manifest,
-        )
-        for name, config in dictionaries.items()
-        for window in windows
-    ]
 
 
 def train_live(
@@ -102,47 +53,34 @@ def train_live(
         norm_outlier=activations.norm_outlier,
         seed=seed,
     )
+
+    def batches_of(task: Task) -> LiveBatches:
+        return LiveBatches(pool, *task.read_and_written, batch_tokens=task.config.batch_tokens)
+
     source = batches.model_dump(mode="json")
-    with pool, pupils_of(tasks, pool, source=source, seed=seed) as pupils:
+    with (
+        pool,
+        pupils_of(tasks, batches_of, data=source, seed=seed, device=str(pool.device)) as pupils,
+    ):
         _train(pupils, pool)
-    for pupil in pupils:
-        pupil.session.keep()  # a kill below must not cost a training that is over
-    trained = [
-        finish(p.task, p.session, p.dictionary, s) for p, s in zip(pupils, opened, strict=True)
-    ]
-    for pupil in pupils:
-        remove(pupil.session.checkpoints.path)
-    return trained
-
-
-@contextmanager
-def pupils_of(
-    tasks: Sequence[Task], pool: Pool, *, source: Any, seed: int
-) -> Iterator[list[Pupil]]:
-    """Yield a pupil for each task, at its last checkpoint, on the device of the pool.
-
-    `source` is plain data that names the pool, for checkpoints.
-    """
-    device = str(pool.device)
-    with ExitStack() as shown:
-        pupils = []
-        for task in tasks:
-            batch_tokens = task.config.batch_tokens
-            batches = LiveBatches(pool, *task.read_and_written, batch_tokens=batch_tokens)
-            begun = begin(task, batches, data=source, seed=seed, device=device, shown=shown)
-            pupils.append(Pupil(task, batches, *begun))
-        yield pupils
+    return finish_all(pupils, opened, str(pool.device))
 
 
 def _train(pupils: Sequence[Pupil], pool: Pool) -> None:
     """Have all dictionaries take turns until each has had its tokens."""
-    n_rounds = max(pupil.n_rounds for pupil in pupils)
-    first = min(pupil.round for pupil in pupils)
+    n_rounds = max(-(-pupil.n_steps // pupil.batches.per_round) for pupil in pupils)
+    first = min(pupil.step // pupil.batches.per_round for pupil in pupils)
     pool.last_round = n_rounds - 1
     logger.info("live: rounds %d to %d of %d tokens", first, n_rounds - 1, pool.chunk_tokens)
     for number in range(first, n_rounds):
         for pupil in pupils:
-            pupil.take(number)
+            _take(pupil, number)
+
+
+def _take(pupil: Pupil, number: int) -> None:
+    """Train on what is left of a round."""
+    stop = min((number + 1) * pupil.batches.per_round, pupil.n_steps)
+    pupil.session.train(pupil.batches.batch(step) for step in range(pupil.step, stop))
 
 
 def _share_threads(model_device: torch.device, device: str) -> None:

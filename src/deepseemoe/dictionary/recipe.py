@@ -33,13 +33,8 @@ class Recipe(NamedTuple):
 
     @classmethod
     def of(cls, config: DictionaryConfig, *, d_model: int) -> "Recipe":
-        """Return the recipe; raise ValueError where n_tokens is less than one batch."""
+        """Return the recipe; a configuration has tokens for one batch at least."""
         n_steps = config.n_tokens // config.batch_tokens
-        if n_steps == 0:
-            raise ValueError(
-                f"n_tokens {config.n_tokens} is less than one batch of batch_tokens "
-                f"{config.batch_tokens}; raise the one or lower the other"
-            )
         return cls(
             n_steps=n_steps,
             batch_tokens=config.batch_tokens,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from deepseemoe.dictionary.codes import ByFeature
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.scan import Job, Scanner, floors
 from deepseemoe.dictionary.selection import Penalty, Selection
 from deepseemoe.dictionary.weights import Weights
@@ -21,14 +22,17 @@ from deepseemoe.dictionary.weights import Weights
 class ReLU:
     """Keeps everything above 0, and penalises scores."""
 
-    def __init__(self, scanner: Scanner | None = None) -> None:
+    def __init__(self, scanner: Scanner | None = None, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self._scanner = scanner or Scanner()
 
     def select(self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor) -> Selection:
         """Return all activations above 0."""
         entries = self._scanner.above(weights, jobs, floors(norm_F, 0.0))
         scores = entries.values * norm_F[entries.features]
-        return Selection(entries, float(scores.min()) if len(scores) else 0.0)
+        least = self._ranks.least(float(scores.min()) if len(scores) else float("inf"))
+        n_elsewhere = int(self._ranks.total(len(scores))) - len(scores)
+        return Selection(entries, least if least < float("inf") else 0.0, n_elsewhere=n_elsewhere)
 
     def penalise(
         self,
@@ -45,5 +49,5 @@ class ReLU:
         features, values = selection.entries.features, selection.entries.values
         rate = strength / (n_tokens * len(weights.decoder_bias))
         sum_F = by_feature.sums(values)
-        loss = rate * float((sum_F * norm_F).sum())
+        loss = self._ranks.total(rate * float((sum_F * norm_F).sum()))
         return Penalty(loss, slope_z + rate * norm_F[features], slope_norm_F=rate * sum_F)

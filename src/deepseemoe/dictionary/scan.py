@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepseemoe.dictionary import kernels
 from deepseemoe.dictionary.codes import Entries, dot_products, offsets_of
 from deepseemoe.dictionary.layout import Part
 from deepseemoe.dictionary.weights import Weights
@@ -125,6 +126,10 @@ class Scanner:
             product_TB = self._buffer(inputs_TR, stop - first)
             bias_B = weights.encoder_bias[span].to(dtype)
             torch.addmm(bias_B, inputs_TR, encoder_BR.t(), out=product_TB)
+            if fast := kernels.for_device(product_TB.device):
+                tokens, features, values = fast.above(product_TB, floor_F[span])
+                yield Entries(tokens, features + span.start, values.to(job.inputs_TR.dtype))
+                continue
             index = self._indices_above(product_TB, floor_F[span])
             tokens = _divided(index, stop - first)
             features = index - tokens * (stop - first) + span.start

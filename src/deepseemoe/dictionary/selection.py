@@ -31,6 +31,8 @@ class Selection(NamedTuple):
     entries: Entries
     threshold: float
     preactivations: Tensor | None = None
+    n_elsewhere: int = 0
+    """How many features are active on other ranks, summed over tokens."""
 
     @property
     def active_features(self) -> Tensor:
@@ -42,7 +44,7 @@ class Selection(NamedTuple):
     @property
     def n_active(self) -> int:
         """How many features are active, summed over tokens."""
-        return len(self.active_features)
+        return len(self.active_features) + self.n_elsewhere
 
 
 class Penalty(NamedTuple):

@@ -11,34 +11,53 @@ from typing import NamedTuple
 
 from deepseemoe.dictionary.batches import Batch
 from deepseemoe.dictionary.curves import Curves, Mirror
+from deepseemoe.dictionary.shard_files import find, read_share, shards_path, write_shards
+from deepseemoe.dictionary.shards import Shard
 from deepseemoe.dictionary.trainer import StepReport, Trainer
-from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
+from deepseemoe.runtime.checkpoints import write_checkpoint
+from deepseemoe.runtime.files import remove
 from deepseemoe.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 
 class Checkpoints(NamedTuple):
-    """Where checkpoints stand, the name of the run they are of, and how often they are made."""
+    """Where checkpoints stand, the name of the run they are of, and how often they are made.
+
+    `shard` is what the trainer has of the dictionary: a process alone writes one file, ranks write
+    one each, and either reads the other's.
+    """
 
     path: Path
     run: str
     every_steps: int
+    shard: Shard
 
     def restore(self, trainer: Trainer) -> Curves:
         """Bring a fresh trainer to the last checkpoint, if there is one, and return the log."""
-        found = read_checkpoint(self.path, run=self.run)
+        found = find(self.path, run=self.run)
         if found is None:
+            if self.path.exists():
+                logger.info("%s is of another configuration; training starts anew", self.path)
             return Curves()
-        trainer.load_state(found.tensors, found.step)
-        logger.info("resumed from %s at step %d", self.path, found.step)
-        return Curves(found.log)
+        state = read_share(found, self.shard, trainer.sizes(self.shard))
+        trainer.load_state(state.tensors, state.step)
+        logger.info("resumed from %s at step %d", found.files[0], found.step)
+        return Curves(state.log)
 
     def write(self, trainer: Trainer, curves: Curves) -> None:
-        """Write a checkpoint."""
-        write_checkpoint(
-            self.path, run=self.run, step=trainer.step, tensors=trainer.state(), log=curves.state()
-        )
+        """Write a checkpoint; of several ranks all do."""
+        content = {"tensors": trainer.state(), "log": curves.state()}
+        if self.shard.n_ranks > 1:
+            write_shards(self.path, trainer.ranks, run=self.run, step=trainer.step, **content)
+            return
+        write_checkpoint(self.path, run=self.run, step=trainer.step, **content)
+        remove(shards_path(self.path))
+
+    def clear(self) -> None:
+        """Remove what was written."""
+        remove(self.path)
+        remove(shards_path(self.path))
 
 
 class Session:
@@ -76,7 +95,7 @@ class Session:
             row = self.curves.close_row(
                 step=trainer.step,
                 n_tokens=trainer.step * trainer.recipe.batch_tokens,
-                dead_fraction=self._dead_fraction(),
+                dead_fraction=trainer.dead_fraction(),
                 learning_rate=rate,
                 threshold=report.threshold,
             )
@@ -86,8 +105,5 @@ class Session:
             loss=report.loss,
             fvu=report.squared_error / report.squared_target,
             l0=report.n_active / report.n_tokens,
-            dead_fraction=self._dead_fraction,
+            dead_fraction=trainer.own_dead_fraction,  # a clock decides, so no rank may ask others
         )
-
-    def _dead_fraction(self) -> float:
-        return float(self.trainer.is_dead_F.float().mean())

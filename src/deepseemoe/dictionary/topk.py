@@ -17,6 +17,8 @@ from torch import Tensor
 from deepseemoe.dictionary.batch_topk import MARGIN, first_floor
 from deepseemoe.dictionary.codes import Entries, offsets_of
 from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.ranked import shared
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.scan import SLACK, Job, Scanner, floors
 from deepseemoe.dictionary.selection import Selection, Unpenalised, kept
 from deepseemoe.dictionary.weights import Weights
@@ -33,8 +35,10 @@ class TopK(Unpenalised):
     result does not depend on it.
     """
 
-    def __init__(self, shares: Mapping[range, int], scanner: Scanner | None = None) -> None:
-        self._shares = shares
+    def __init__(
+        self, shares: Mapping[range, int], scanner: Scanner | None = None, ranks: Ranks = ALONE
+    ) -> None:
+        self._shares, self._ranks = shares, ranks
         self._guesses: dict[range, float] = {}
         self._scanner = scanner or Scanner()
 
@@ -47,7 +51,9 @@ class TopK(Unpenalised):
         ]
         entries = found[0] if len(found) == 1 else in_order(found, len(norm_F))
         scores = entries.values * norm_F[entries.features]
-        return Selection(entries, float(scores.min()) if len(scores) else 0.0)
+        least = self._ranks.least(float(scores.min()) if len(scores) else float("inf"))
+        n_elsewhere = int(self._ranks.total(len(scores))) - len(scores)
+        return Selection(entries, least if least < float("inf") else 0.0, n_elsewhere=n_elsewhere)
 
     def _of_source(self, weights: Weights, jobs: Sequence[Job], norm_F: Tensor) -> Entries:
         """Return the highest of each token among features that read one source."""
@@ -55,17 +61,31 @@ class TopK(Unpenalised):
         k = self._shares[source]
         floor = self._guesses.get(source)
         if floor is None:
-            floor = first_floor(weights, jobs, norm_F, k * n_tokens) / 2
+            n_mine = k * n_tokens // self._ranks.n_ranks
+            floor = self._ranks.least(first_floor(weights, jobs, norm_F, n_mine)) / 2
         entries = self._scanner.above(weights, jobs, floors(norm_F, floor))
         scores = entries.values * norm_F[entries.features]
         n_sure_T = torch.bincount(entries.tokens[scores > floor * (1 + SLACK)], minlength=n_tokens)
+        n_sure_T = self._ranks.sum(n_sure_T)
         scarce = torch.nonzero(n_sure_T < k).squeeze(1)
         if len(scarce) and floor > 0:
             entries = self._with_all(weights, jobs, norm_F, entries, scarce)
             scores = entries.values * norm_F[entries.features]
-        index, edges = highest_of_each(entries.tokens, scores, k, n_tokens)
+        index, edges = self._highest(entries, scores, k, n_tokens)
         self._guesses[source] = float(edges.quantile(SCARCE)) * (1 - MARGIN)
         return kept(entries, index)
+
+    def _highest(
+        self, entries: Entries, scores: Tensor, k: int, n_tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `highest_of_each` does, over the features of all ranks."""
+        index, edges = highest_of_each(entries.tokens, scores, k, n_tokens)
+        if self._ranks.n_ranks == 1:
+            return index, edges
+        tokens, every, mine = shared(self._ranks, kept(entries, index), scores[index])
+        chosen, edges = highest_of_each(tokens, every, k, n_tokens)
+        mine = mine[chosen]
+        return index[mine[mine >= 0]].sort().values, edges
 
     def _with_all(
         self,

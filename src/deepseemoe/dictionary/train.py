@@ -32,6 +32,7 @@ from deepseemoe.dictionary.gates import Gate, PerFeature, TopK, Weighted
 from deepseemoe.dictionary.layout import Part, parts_of
 from deepseemoe.dictionary.recipe import Recipe
 from deepseemoe.dictionary.session import Checkpoints, Session
+from deepseemoe.dictionary.shards import shard_of
 from deepseemoe.dictionary.threshold import calibrate, mean_l0
 from deepseemoe.dictionary.trainer import Trainer
 from deepseemoe.dictionary.weights import (
@@ -43,7 +44,8 @@ from deepseemoe.dictionary.weights import (
 )
 from deepseemoe.names import Window
 from deepseemoe.runtime.checkpoints import checkpoint_path
-from deepseemoe.runtime.files import growing, remove
+from deepseemoe.runtime.files import growing
+from deepseemoe.runtime.memory import free_bytes
 from deepseemoe.runtime.tables import digest
 
 logger = logging.getLogger(__name__)
@@ -112,14 +114,26 @@ def train_dictionary(
     batches = CachedBatches(
         train, reads=reads, writes=writes, batch_tokens=config.batch_tokens, seed=seed
     )
+    _check_warmup(config, batches.n_valid)
     data = [store.manifest for store in train]
     with ExitStack() as shown:
         session, dictionary = begin(task, batches, data=data, seed=seed, device=device, shown=shown)
         recipe = session.trainer.recipe
         session.train(prefetched(batches, session.trainer.step, recipe.n_steps))
     trained = finish(task, session, dictionary, select)
-    remove(session.checkpoints.path)
+    session.checkpoints.clear()
     return trained
+
+
+def _check_warmup(config: DictionaryConfig, n_valid: int) -> None:
+    """Raise ValueError where the rate would rise over the same tokens again and again."""
+    n_warmup = int(config.warmup_fraction * config.n_tokens)
+    if n_valid < n_warmup:
+        raise ValueError(
+            f"the stores hold {n_valid} valid tokens, fewer than the warm-up of {n_warmup} "
+            f"(warmup_fraction {config.warmup_fraction} of n_tokens {config.n_tokens}); cache more "
+            "text or lower n_tokens"
+        )
 
 
 def hook_points(config: DictionaryConfig) -> tuple[str, str]:
@@ -139,25 +153,63 @@ def read_and_written(
 
 
 def begin(
-    task: Task, batches: Batches, *, data: Any, seed: int, device: str, shown: ExitStack
+    task: Task,
+    batches: Batches,
+    *,
+    data: Any,
+    seed: int,
+    device: str,
+    shown: ExitStack,
+    rank: int = 0,
+    n_ranks: int = 1,
 ) -> tuple[Session, Dictionary]:
     """Return a session at its last checkpoint, and the dictionary whose weights it trains.
 
     `data` is plain data that names what the batches are made of, so that a checkpoint of other
-    data is not used; `shown` holds what is open until training ends.
+    data is not used; `shown` holds what is open until training ends. With several ranks the session
+    trains one's share of the features, and rank 0 has the dictionary, for `collected` to fill.
     """
-    dictionary = untrained(task, batches, seed=seed).to(device)
+    start = seed if task.config.seed is None else task.config.seed
+    dictionary = untrained(task, batches, seed=start).to(device if n_ranks == 1 else "cpu")
     recipe = Recipe.of(task.config, d_model=dictionary.d_model)
     parts = parts_in(task.config, n_layers=dictionary.n_layers, grouped=True)
-    weights = dictionary.weights.cut(dictionary.parts, parts)
-    trainer = Trainer(recipe, parts, weights, d_model=dictionary.d_model)
+    shard, weights = shard_of(parts, rank, n_ranks), dictionary.weights.cut(dictionary.parts, parts)
+    if n_ranks > 1:
+        from deepseemoe.dictionary.spread import scatter  # DTensor takes seconds to import
+
+        weights = scatter(weights, shard, device)
+        dictionary = dictionary if rank == 0 else dictionary.to("meta")
+    ranks = shard.ranks(device)
+    trainer = Trainer(recipe, shard.parts, weights, d_model=dictionary.d_model, ranks=ranks)
     # Manifests tell neither the text nor how the model was trained; normalisations show both.
     normalised = [*batches.reads.normalisation, *batches.writes.normalisation]
     data = [data, [part.tolist() for part in normalised]]
     run = digest([str(task.window), seed, task.manifest, data])
-    checkpoints = Checkpoints(checkpoint_path(task.folder), run, task.config.checkpoint_steps)
-    rows = shown.enter_context(mirror(task.config.wandb_project, task.name, task.manifest))
+    every_steps = task.config.checkpoint_steps
+    checkpoints = Checkpoints(checkpoint_path(task.folder), run, every_steps, shard)
+    project = task.config.wandb_project if rank == 0 else None
+    rows = shown.enter_context(mirror(project, task.name, task.manifest))
     return Session(trainer, checkpoints, rows, name=task.name, device=device), dictionary
+
+
+def collected(session: Session, dictionary: Dictionary, device: str) -> Dictionary:
+    """Return the dictionary with what all ranks trained; all call it, and rank 0 gets it.
+
+    On `device`, where there is room.
+    """
+    shard = session.checkpoints.shard
+    if shard.n_ranks == 1:
+        return dictionary
+    from deepseemoe.dictionary.spread import gather
+
+    mine = dictionary.weights.cut(dictionary.parts, shard.whole).tensors()
+    for tensor, whole in zip(mine, gather(session.trainer.weights, shard), strict=True):
+        if shard.rank == 0:
+            tensor.copy_(whole)
+    session.trainer.ranks.wait()
+    n_bytes = 4 * sum(tensor.numel() for tensor in dictionary.weights.tensors())
+    has_room = shard.rank == 0 and free_bytes(device) > 2 * n_bytes
+    return dictionary.to(device) if has_room else dictionary
 
 
 def finish(

@@ -10,17 +10,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deepseemoe.dictionary import kernels
 from deepseemoe.dictionary.adam import Adam
 from deepseemoe.dictionary.auxk import AuxK
 from deepseemoe.dictionary.batch_topk import BatchTopK
 from deepseemoe.dictionary.batches import Batch
+from deepseemoe.dictionary.descent import constants, descend
 from deepseemoe.dictionary.gradients import Gradient, gradient_of
 from deepseemoe.dictionary.jumprelu import JumpReLU
 from deepseemoe.dictionary.layout import Part
+from deepseemoe.dictionary.ranks import ALONE, Ranks
 from deepseemoe.dictionary.recipe import Recipe
 from deepseemoe.dictionary.relu import ReLU
 from deepseemoe.dictionary.scan import Scanner, jobs_of
 from deepseemoe.dictionary.selection import Activation
+from deepseemoe.dictionary.shards import Shard
 from deepseemoe.dictionary.topk import TopK, shares_of
 from deepseemoe.dictionary.weights import Weights
 
@@ -38,21 +42,42 @@ class StepReport(NamedTuple):
 
 
 class Trainer:
-    """Weights, optimizer moments and silent-token counts; `step` is how many batches they saw."""
+    """Weights, optimizer moments and silent-token counts; `step` is how many batches they saw.
+
+    Parts and weights are all of a dictionary, or those of one of several `ranks`.
+    """
 
     def __init__(
-        self, recipe: Recipe, parts: Sequence[Part], weights: Weights, *, d_model: int
+        self,
+        recipe: Recipe,
+        parts: Sequence[Part],
+        weights: Weights,
+        *,
+        d_model: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe, self.parts, self.weights, self.d_model = recipe, parts, weights, d_model
+        self.ranks = ranks
         self.step = 0
         self.silent_F = torch.zeros_like(weights.encoder_bias, dtype=torch.int64)
-        self._activation = activation_of(recipe, parts)
+        self._activation = activation_of(recipe, parts, ranks)
         self._adam = Adam([*weights.tensors()], epsilon=recipe.adam_epsilon)
 
     @property
     def is_dead_F(self) -> Tensor:
         """Which features were silent for `dead_tokens` or more."""
         return self.silent_F >= self.recipe.dead_tokens
+
+    def dead_fraction(self) -> float:
+        """Return the share of all features that are dead; all ranks ask for it, or none."""
+        if self.ranks.n_ranks == 1:
+            return self.own_dead_fraction()
+        n_dead = self.ranks.total(int(self.is_dead_F.sum()))
+        return n_dead / self.ranks.total(len(self.silent_F))
+
+    def own_dead_fraction(self) -> float:
+        """Return the share of this rank's features that are dead."""
+        return float(self.is_dead_F.float().mean())
 
     @torch.no_grad()
     def advance(self, batch: Batch) -> StepReport:
@@ -76,6 +101,7 @@ class Trainer:
             strength=recipe.penalty(self.step),
             dead=dead if dead.weight else None,
             pre_bias=recipe.pre_bias,
+            ranks=self.ranks,
             unit_decoder=recipe.unit_decoder,
         )
         self._descend(gradient)
@@ -104,8 +130,12 @@ class Trainer:
             )
         rate, n_parts = self.recipe.learning_rate(self.step), len(self.parts)
         decoders = range(n_parts + 1, 2 * n_parts + 1) if self.recipe.unit_decoder else ()
-        self._adam.begin(self.step, divisor=max(1.0, norm / most))
-        for block in gradient.blocks():
+        divisor, done = max(1.0, norm / most), set[int]()
+        self._adam.begin(self.step, divisor=divisor)
+        if fast := kernels.for_device(self.silent_F.device):
+            numbers = constants(self.recipe, self.step, divisor, like=self.weights.encoder_bias)
+            done = descend(fast, gradient, self._adam, numbers)
+        for block in gradient.blocks(without=done):
             updated = self._adam.update(block, rate=rate)
             for weight in (
                 w for w, rows in zip(updated, block, strict=True) if rows.tensor in decoders
@@ -123,6 +153,16 @@ class Trainer:
             }
         return tensors
 
+    def sizes(self, shard: Shard) -> dict[str, tuple[int, ...] | None]:
+        """Return, for each tensor of `state`, the sizes of the parts whose rows it stacks.
+
+        None for what every rank has whole.
+        """
+        found = {"silent": tuple(part.n_features for part in shard.whole)}
+        for index, sizes in enumerate(shard.segments(self.weights)):
+            found |= {f"{name}.{index}": sizes for name in ("weight", "first", "second")}
+        return found
+
     def load_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Continue after `step` batches from what `state` returned."""
         self.step = step
@@ -133,16 +173,16 @@ class Trainer:
             self._adam.second[index].copy_(tensors[f"second.{index}"])
 
 
-def activation_of(recipe: Recipe, parts: Sequence[Part]) -> Activation:
+def activation_of(recipe: Recipe, parts: Sequence[Part], ranks: Ranks = ALONE) -> Activation:
     """Return the activation function of a recipe."""
     scanner = Scanner()
     match recipe.activation:
         case "batch_topk":
-            return BatchTopK(recipe.k, scanner)
+            return BatchTopK(recipe.k, scanner, ranks)
         case "topk":
-            return TopK(shares_of(recipe.k, parts), scanner)
+            return TopK(shares_of(recipe.k, parts), scanner, ranks)
         case "jumprelu":
-            return JumpReLU(recipe.k, scanner)
+            return JumpReLU(recipe.k, scanner, ranks)
         case "relu":
-            return ReLU(scanner)
+            return ReLU(scanner, ranks)
     raise ValueError(f"activation {recipe.activation!r}: not one that a dictionary has")

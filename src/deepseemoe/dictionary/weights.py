@@ -3,7 +3,7 @@
 Axes as in `layout`: D d_model, L layers, F features, C columns, R and W columns of a part.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,16 +39,21 @@ class Weights(NamedTuple):
         if self.thresholds is not None:
             yield self.thresholds
 
+    def replaced(self, tensors: Iterable[Tensor]) -> "Weights":
+        """Return weights of this kind made of other tensors, in the order of `tensors`."""
+        others = iter(tensors)
+        return Weights(
+            tuple(next(others) for _ in self.encoders),
+            next(others),
+            tuple(next(others) for _ in self.decoders),
+            next(others),
+            tuple(next(others) for _ in self.skips),
+            None if self.thresholds is None else next(others),
+        )
+
     def to(self, device: str | torch.device) -> "Weights":
         """Return the weights on `device`."""
-        return Weights(
-            tuple(encoder.to(device) for encoder in self.encoders),
-            self.encoder_bias.to(device),
-            tuple(decoder.to(device) for decoder in self.decoders),
-            self.decoder_bias.to(device),
-            tuple(skip.to(device) for skip in self.skips),
-            None if self.thresholds is None else self.thresholds.to(device),
-        )
+        return self.replaced(tensor.to(device) for tensor in self.tensors())
 
     def cut(self, whole: Sequence[Part], parts: Sequence[Part]) -> "Weights":
         """Return the same weights as those of `parts`, which cut up the parts `whole`; views."""
@@ -122,11 +127,18 @@ def with_skips(weights: Weights, n_layers: int, *, d_model: int) -> Weights:
     return weights._replace(skips=tuple(blank.clone() for _ in range(n_layers)))
 
 
+THRESHOLD_TOKENS = 512
+"""All scores of these are held: 134 MB for 65,536 features."""
+
+
 def with_thresholds(
     weights: Weights, parts: Sequence[Part], inputs_TC: Tensor, *, k: int, d_model: int
 ) -> Weights:
-    """Return weights with thresholds that let k features of a token through, on one batch."""
-    norm_F = weights.norm_F(d_model)
+    """Return weights with thresholds that let k features through on average, on some of the tokens.
+
+    Raises ValueError where fewer than k are above 0, on average.
+    """
+    norm_F, inputs_TC = weights.norm_F(d_model), inputs_TC[:THRESHOLD_TOKENS]
     scores_TF = torch.cat(
         [
             part.read(inputs_TC, d_model) @ encoder.t()
@@ -136,6 +148,11 @@ def with_thresholds(
     ).mul_(norm_F)
     n_keep = min(k * len(scores_TF), scores_TF.numel())
     edge = scores_TF.view(-1).kthvalue(scores_TF.numel() - n_keep + 1).values
+    if not edge > 0:
+        raise ValueError(
+            f"activation jumprelu starts from thresholds above 0, but fewer than k {k} of d_dict "
+            f"{len(norm_F)} features of a token are; lower k to a quarter of d_dict or less"
+        )
     return weights._replace(thresholds=(edge / norm_F).log())
 
 

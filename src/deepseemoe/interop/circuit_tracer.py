@@ -31,6 +31,8 @@ INPUT_HOOKS = {"moe_in": "mlp.hook_in", "resid_mid": "hook_resid_mid"}
 OUTPUT_HOOK = "mlp.hook_out"
 
 USE = """```python
+from pathlib import Path
+
 import torch
 import yaml
 from circuit_tracer.utils.hf_utils import load_transcoders
@@ -38,7 +40,7 @@ from circuit_tracer.utils.hf_utils import load_transcoders
 {load}
 ```
 For the model, upload this folder and `ReplacementModel.from_pretrained("{model}", "USER/REPO")`."""
-LOAD_SET = """config = yaml.safe_load(open("config.yaml"))  # paths in it are seen from here
+LOAD_SET = """config = yaml.safe_load(Path("config.yaml").read_text())  # with paths from here
 transcoders = load_transcoders(config, dtype=torch.float32)"""
 LOAD_CLT = """from circuit_tracer.transcoder.cross_layer_transcoder import load_clt
 
@@ -71,17 +73,15 @@ def padded_layers(dictionary: Dictionary, n_layers: int) -> list[int]:
 
 def _check(dictionary: Dictionary, n_layers: int) -> None:
     if dictionary.kind != "transcoder":
-        refuse(dictionary, FORMAT, "it reconstructs the residual stream, not MLPs", "saelens")
+        refuse(dictionary, FORMAT, "it reconstructs the residual stream, not MLPs")
     if dictionary.reconstruct_input:
         refuse(dictionary, FORMAT, "it writes what it reads as well (reconstruct_input)")
     if dictionary.reads not in INPUT_HOOKS:
-        refuse(dictionary, FORMAT, f"it reads {dictionary.reads}", "saelens")
+        refuse(dictionary, FORMAT, f"it reads {dictionary.reads}")
     if isinstance(dictionary.gate, TopK):
-        refuse(dictionary, FORMAT, "it keeps the k highest features of a token", "sparsify")
+        refuse(dictionary, FORMAT, "it keeps the k highest features of a token")
     if dictionary.weights.skips and dictionary.cross_layer and dictionary.n_layers > 1:
-        refuse(
-            dictionary, FORMAT, "load_clt of circuit-tracer reads no skip connections", "saelens"
-        )
+        refuse(dictionary, FORMAT, "load_clt of circuit-tracer reads no skip connections")
     if dictionary.window.last >= n_layers:
         raise ValueError(
             f"--n-layers {n_layers}: the window {dictionary.window} goes beyond it; give the "

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from deepseemoe.config import ImportedConfig
 from deepseemoe.names import Window
 
 EXPORTS = ("saelens", "sparsify", "dictionary_learning", "circuit_tracer", "portable")
@@ -25,7 +26,7 @@ EXPORT_EXAMPLES = """examples:
     --n-layers 24 --model openai/gpt-oss-20b --out clt"""
 
 IMPORT_HELP = "read a published SAE of the residual stream"
-IMPORT_DESCRIPTION = """Read a published SAE of resid_post and write it as training writes a dictionary.
+IMPORT_DESCRIPTION = """Read a published SAE of resid_post and write it as a dictionary of a run.
 
   saelens              cfg.json and sae_weights.safetensors: standard, topk, jumprelu, gated, and
                        training checkpoints of batchtopk
@@ -106,12 +107,13 @@ def run_export(options: argparse.Namespace) -> str:
 def run_import(options: argparse.Namespace) -> str:
     """Import a dictionary and return what to tell the user."""
     from deepseemoe.interop.folders import new_folder
-    from deepseemoe.interop.importing import import_dictionary, source_folder
+    from deepseemoe.interop.importing import import_dictionary
 
     window = Window.parse(options.window)
+    source = ImportedConfig(format=options.format, folder=options.source).folder_of(window)
     with new_folder(options.out) as partial:
         found = import_dictionary(
-            source_folder(options.source, window),
+            Path(source),
             format=options.format,
             window=window,
             folder=partial,

@@ -19,6 +19,7 @@ from torch import Tensor
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.gates import PerFeature, TopK, Weighted
 from deepseemoe.interop.cards import card
+from deepseemoe.interop.dictionary_learning_config import CONFIG, hook_names, trainer_of
 from deepseemoe.interop.folders import (
     described,
     layer_folder,
@@ -28,12 +29,14 @@ from deepseemoe.interop.folders import (
     source_layer,
 )
 from deepseemoe.interop.folding import Block, fold, inclusive, strict
-from deepseemoe.interop.peer_files import Found, Tensors, read_object
+from deepseemoe.interop.peer_files import Found, Tensors
 from deepseemoe.runtime.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS = "config.json", "ae.pt"
+__all__ = ["hook_names", "read", "sizes", "write"]
+
+WEIGHTS = "ae.pt"
 
 EXACT = (
     "Exact: normalisation is folded into the weights, so it reads and writes raw activations; "
@@ -60,7 +63,7 @@ def write(dictionary: Dictionary, folder: Path, *, model: str) -> None:
     """
     refuse_unless_square(dictionary, "dictionary_learning")
     if dictionary.weights.skips:
-        refuse(dictionary, "dictionary_learning", "it has skip connections", "sparsify or saelens")
+        refuse(dictionary, "dictionary_learning", "it has skip connections")
     folded, name = fold(dictionary), _class_of(dictionary)
     for block in folded.blocks:
         home = layer_folder(folder, dictionary, block)
@@ -109,22 +112,25 @@ def _save(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _config(dictionary: Dictionary, block: Block, name: str, model: str) -> dict[str, Any]:
-    layer, width = source_layer(dictionary, block), block.encoder_FR.shape[1]
+    first, width = source_layer(dictionary, block), block.encoder_FR.shape[1]
+    names = [f"{dictionary.writes}_layer_{first + place}" for place in range(len(block.reads))]
     trainer = {
         "dict_class": name,
         "k": block.k or dictionary.k,
         "activation_dim": width,
         "dict_size": len(block.encoder_FR),
-        "layer": layer,
+        "layer": first,
         "lm_name": model,
-        "submodule_name": f"{dictionary.writes}_layer_{layer}",
+        "submodule_name": names[0],
+        **({"submodule_names": names} if len(names) > 1 else {}),
         "device": "cpu",
     }
+    reads_what_it_writes = dictionary.reads == dictionary.writes
     return {
         "trainer": trainer,
         "buffer": {
             "d_submodule": width,
-            "io": "out" if dictionary.reads == "resid_post" else "in_out",
+            "io": "out" if reads_what_it_writes else "in_and_out",
             "ctx_len": None,
         },
         "deepseemoe": described(dictionary, model),
@@ -152,27 +158,6 @@ def _card(dictionary: Dictionary, name: str, model: str) -> str:
     )
 
 
-CLASSES = (
-    "AutoEncoder",
-    "AutoEncoderNew",
-    "AutoEncoderTopK",
-    "BatchTopKSAE",
-    "MatryoshkaBatchTopKSAE",
-    "JumpReluAutoEncoder",
-    "GatedAutoEncoder",
-)
-SWEPT = {
-    "batch_top_k": "BatchTopKSAE",
-    "matryoshka_batch_top_k": "MatryoshkaBatchTopKSAE",
-    "top_k": "AutoEncoderTopK",
-    "jump_relu": "JumpReluAutoEncoder",
-    "standard": "AutoEncoder",
-    "standard_new": "AutoEncoderNew",
-    "gated": "GatedAutoEncoder",
-}
-"""Classes by the names of architectures in the configuration of a training sweep."""
-
-
 def read(folder: Path) -> Found:
     """Return the dictionary in a folder of dictionary_learning.
 
@@ -180,7 +165,7 @@ def read(folder: Path) -> Found:
     as beside andyrdt's gpt-oss SAEs. Raises ValueError where files, keys or shapes are missing, or
     for a class that has no counterpart.
     """
-    trainer = _trainer(folder)
+    trainer = trainer_of(folder)
     tensors = Tensors.of_torch(folder / WEIGHTS)
     name = trainer["dict_class"]
     is_plain = "W_enc" in tensors  # parameters themselves, (C, F), not those of linear modules
@@ -213,46 +198,6 @@ def sizes(folder: Path) -> tuple[int, int]:
     """Return columns read and features, at the cost of a header."""
     tensors = Tensors.of_torch(folder / WEIGHTS)
     return _shape(tensors, "W_enc" in tensors)
-
-
-def hook_names(folder: Path) -> tuple[str, ...] | None:
-    """Return what `config.json` says that the dictionary reads, None where it does not say."""
-    trainer = _trainer(folder)
-    if name := trainer.get("submodule_name"):
-        return (str(name),)
-    layer = trainer.get("layer")
-    return None if layer is None else (f"resid_post_layer_{layer}",)
-
-
-def _trainer(folder: Path) -> dict[str, Any]:
-    """Return what `config.json` says of the training, in the words of its trainers."""
-    where = folder / CONFIG
-    config = read_object(where, "dictionary_learning")
-    trainer = config.get("trainer", _of_sweep(where, config))
-    if not isinstance(trainer, dict) or "dict_class" not in trainer:
-        raise ValueError(
-            f"{where}: no key 'trainer.dict_class'; found {', '.join(config)}; expected what "
-            "dictionary_learning's trainers write, or a sweep's architectures and layers"
-        )
-    if trainer["dict_class"] not in CLASSES:
-        raise ValueError(
-            f"{where}: trainer.dict_class {trainer['dict_class']!r}; can be imported: "
-            f"{', '.join(CLASSES)}"
-        )
-    return trainer
-
-
-def _of_sweep(where: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a trainer's description from the configuration of a sweep over one architecture."""
-    names, layers = config.get("architectures"), config.get("layers")
-    if not names or not layers:
-        return None
-    if len(names) > 1 or names[0] not in SWEPT or len(layers) > 1:
-        raise ValueError(
-            f"{where}: architectures {names} on layers {layers}; expected one layer and one of "
-            f"{', '.join(SWEPT)}: which of them is this ae.pt?"
-        )
-    return {"dict_class": SWEPT[names[0]], "layer": layers[0], "lm_name": config.get("model_name")}
 
 
 def _shape(tensors: Tensors, is_plain: bool) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.interop.folding import Block, Folded
-from deepseemoe.runtime.files import growing
+from deepseemoe.runtime.files import growing, remove
 
 
 @contextmanager
@@ -27,7 +27,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise ValueError(f"{folder}: already there; name a folder that is new or empty")
     with growing(folder) as partial:
         partial.mkdir()
-        yield partial
+        try:
+            yield partial
+        except BaseException:
+            remove(partial)
+            raise
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -78,11 +82,11 @@ def refuse_unless_square(dictionary: Dictionary, format: str) -> None:
         refuse(dictionary, format, "its features write several layers (cross_layer)")
 
 
-def refuse(dictionary: Dictionary, format: str, why: str, instead: str = "portable") -> None:
+def refuse(dictionary: Dictionary, format: str, why: str) -> None:
     """Raise ValueError: a format cannot express a dictionary."""
     raise ValueError(
         f"the {dictionary.kind} on {dictionary.window} cannot be written for {format}: {why}, "
-        f"which that format cannot say; export it --to {instead}"
+        f"which that format cannot say; export it --to portable"
     )
 
 

@@ -57,7 +57,7 @@ class Block(NamedTuple):
 
     def with_input_bias(self, bias_R: Tensor) -> "Block":
         """Return the block for inputs from which `bias_R` was taken."""
-        return self._replace(encoder_bias_F=_shifted(self.encoder_bias_F, self.encoder_FR, bias_R))
+        return self._replace(encoder_bias_F=shifted(self.encoder_bias_F, self.encoder_FR, bias_R))
 
     def padded(self, n_features: int) -> "Block":
         """Return the block with features that are never active added at its end."""
@@ -85,7 +85,7 @@ def fold(dictionary: Dictionary) -> Folded:
     """Return the dictionary for raw activations, on the CPU."""
     dictionary = dictionary.to("cpu")
     skips = _skips(dictionary)
-    bias_SD = dictionary.decoder_bias_LD.double().clone()
+    bias_SD = dictionary.decoder_bias_SD.double().clone()
     for layer, skip_DD in enumerate(skips):
         slot = range(dictionary.n_slots)[dictionary.outputs][layer]
         bias_SD[slot] -= skip_DD @ dictionary.reading.mean_LD[layer].double()
@@ -116,7 +116,7 @@ def _block(dictionary: Dictionary, index: int) -> Block:
         part.reads,
         part.writes,
         encoder_FR,
-        _shifted(weights.encoder_bias[span], encoder_FR, -mean_R),
+        shifted(weights.encoder_bias[span], encoder_FR, -mean_R),
         weights.decoders[index] / writing.scale_L[writes].repeat_interleave(d_model),
         *_gate(dictionary, part),
     )
@@ -166,7 +166,7 @@ def _skips(dictionary: Dictionary) -> list[Tensor]:
     ]
 
 
-def _shifted(bias_F: Tensor, encoder_FR: Tensor, shift_R: Tensor) -> Tensor:
+def shifted(bias_F: Tensor, encoder_FR: Tensor, shift_R: Tensor) -> Tensor:
     """Return bias + encoder @ shift, summed in float64."""
     shift_R = shift_R.double()
     moved = torch.cat([rows.double() @ shift_R for rows in encoder_FR.split(ROWS)])

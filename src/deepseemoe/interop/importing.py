@@ -14,12 +14,6 @@ READERS: dict[str, ModuleType] = {"saelens": saelens, "dictionary_learning": dic
 """Modules with `read`, `sizes` and `hook_names` of each format."""
 
 
-def source_folder(pattern: str, window: Window) -> Path:
-    """Return the folder of a window's dictionary: `{window}` is L11-L11 in it, `{layer}` 11."""
-    named = pattern.replace("{window}", str(window)).replace("{layer}", str(window.first))
-    return Path(named)
-
-
 def read_dictionary(
     source: Path, *, format: str, window: Window, k: int | None = None
 ) -> Dictionary:
@@ -66,9 +60,9 @@ def import_problem(
     """Return why a dictionary cannot be imported as wanted, as far as headers tell, or None."""
     reader = _reader(format)
     try:
-        width, n_features = reader.sizes(source)
         if names := reader.hook_names(source):
             check_sites(str(source), names, window)
+        width, n_features = reader.sizes(source)
     except (ValueError, OSError) as error:
         return str(error)
     if d_model is not None and width != d_model * len(window.layers):

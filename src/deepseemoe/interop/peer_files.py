@@ -18,7 +18,7 @@ from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.gates import Gate, PerFeature
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.weights import Weights
-from deepseemoe.interop.folding import inclusive
+from deepseemoe.interop.folding import inclusive, shifted
 from deepseemoe.interop.sites import check_sites
 from deepseemoe.names import Window
 
@@ -39,8 +39,7 @@ class Found(NamedTuple):
 
     def with_input_bias(self, bias_C: Tensor) -> "Found":
         """Return it for inputs to which `bias_C` was not added yet."""
-        moved = self.encoder_FC.double() @ bias_C.double()
-        return self._replace(encoder_bias_F=(self.encoder_bias_F.double() + moved).float())
+        return self._replace(encoder_bias_F=shifted(self.encoder_bias_F, self.encoder_FC, bias_C))
 
     def scored(self) -> "Found":
         """Return it with activations times decoder norms, and decoders of norm 1."""

@@ -29,10 +29,13 @@ EXACT = (
     "thresholds are per feature, and activations are those of DeepSeeMoE."
 )
 USE = """```python
-import json, torch
+import json
+from pathlib import Path
+
+import torch
 from safetensors.torch import load_file
 
-t, config = load_file("dictionary.safetensors"), json.load(open("config.json"))
+t, config = load_file("dictionary.safetensors"), json.loads(Path("config.json").read_text())
 # x: (tokens, {n_layers}, {d_model}) float32, raw {reads} of layers {layers}
 z = torch.einsum("tld,fld->tf", x, t["encoder"]) + t["encoder_bias"]
 {select}

@@ -54,7 +54,7 @@ def write(dictionary: Dictionary, folder: Path, *, model: str) -> None:
     refuse_unless_square(dictionary, "sparsify")
     if not _is_topk(dictionary):
         why = f"its features have thresholds ({dictionary.activation}), and no k"
-        refuse(dictionary, "sparsify", why, "saelens")
+        refuse(dictionary, "sparsify", why)
     folded = fold(dictionary)
     for block in folded.blocks:
         home = folder / hookpoint(dictionary, block)

@@ -44,7 +44,7 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--gpu-gib", type=float, default=80, metavar="N", help="memory of each GPU (default 80)"
+        "--gpu-gib", type=float, metavar="N", help="memory of each GPU (default: devices.gpu_gib)"
     )
     group.add_argument(
         "--ram-gib", type=float, metavar="N", help="memory of the host (default: of this machine)"
@@ -84,9 +84,8 @@ def run_plan(run: RunConfig, options: argparse.Namespace) -> tuple[str, int]:
     from deepseemoe.plan.text import plan_text
 
     network = read_network(checkpoint_of(run, options.model_config))
-    limits = limits_of(
-        run, gpu_gib=options.gpu_gib, ram_gib=options.ram_gib, disk_gib=options.disk_gib
-    )
+    gpu_gib = options.gpu_gib or run.devices.gpu_gib
+    limits = limits_of(run, gpu_gib=gpu_gib, ram_gib=options.ram_gib, disk_gib=options.disk_gib)
     plan = make_plan(
         run,
         network,

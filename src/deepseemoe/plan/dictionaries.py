@@ -124,6 +124,11 @@ class Shape(NamedTuple):
         return FLOAT * (dense + rows + int(DEAD * auxk) * has_auxk)
 
 
+def trained_of(shapes: Sequence[Shape]) -> list[Shape]:
+    """Return those that the run trains; imported ones are there already."""
+    return [shape for shape in shapes if shape.config.imported is None]
+
+
 def shapes_of(run: RunConfig, *, d_model: int) -> tuple[Shape, ...]:
     """Return all dictionaries of a run, window by window."""
     return tuple(

@@ -6,7 +6,7 @@ from deepseemoe.activations.layout import BFLOAT16, ArraySpec
 from deepseemoe.config import RunConfig
 from deepseemoe.features.contexts import n_random
 from deepseemoe.names import SPLITS
-from deepseemoe.plan.dictionaries import Shape
+from deepseemoe.plan.dictionaries import Shape, trained_of
 from deepseemoe.plan.figures import Figure, shown_bytes
 from deepseemoe.plan.labels import context_tokens
 from deepseemoe.plan.network import Network
@@ -72,10 +72,12 @@ def _stores(run: RunConfig, network: Network) -> Iterator[Figure]:
 def _dictionaries(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Figure]:
     n_bytes = sum(shape.file_bytes for shape in shapes)
     yield Figure("dictionaries", n_bytes, "bytes", f"weights.safetensors of {len(shapes)}")
-    sizes = sorted((shape.checkpoint_bytes for shape in shapes), reverse=True)
-    live = run.batches.source == "live"
-    at_once = sizes if live else sizes[:2]
-    how = f"of {'all' if live else 'two jobs'}, and one more while it is replaced; not kept"
+    sizes = sorted((shape.checkpoint_bytes for shape in trained_of(shapes)), reverse=True)
+    if not sizes:
+        return
+    many = run.batches.rules != "cache"  # at worst all are trained at once
+    at_once = sizes if many else sizes[:2]
+    how = f"of {'all' if many else 'two jobs'}, and one more while it is replaced; not kept"
     yield Figure("checkpoints", sum(at_once) + sizes[0], "bytes", how)
 
 

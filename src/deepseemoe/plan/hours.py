@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from deepseemoe.config import RunConfig
 from deepseemoe.names import SPLITS
-from deepseemoe.plan.dictionaries import Shape, kinds_of
+from deepseemoe.plan.dictionaries import Shape, kinds_of, trained_of
 from deepseemoe.plan.figures import Figure, shown_hours
 from deepseemoe.plan.measured import Measured, capture_speed, logged
 from deepseemoe.plan.memory import model_bytes
@@ -62,10 +62,11 @@ def _rules(
     n_all = sum(getattr(run.corpus.n_tokens, split) for split in SPLITS)
     yield _hours("pack_corpus", n_all, Speed(PACKED_PER_SECOND, "2 cores, measured"))
     yield _capture(run, network, speed)
-    if run.batches.source == "live":
-        yield _live(run, shapes, speed)
+    trained = trained_of(shapes)
+    if run.batches.source == "live" and trained:
+        yield _live(run, trained, speed)
     else:
-        yield from (_training(run, *kind) for kind in kinds_of(shapes).items())
+        yield from (_training(run, *kind) for kind in kinds_of(trained).items())
     yield _evaluation(run, network, shapes)
 
 
@@ -114,7 +115,7 @@ def _capture(run: RunConfig, network: Network, model: Speed) -> Figure:
 def _training(run: RunConfig, label: str, alike: Sequence[Shape]) -> Figure:
     """Return the hours of training a dictionary on its windows, from stores."""
     shape, device = alike[0], hardware(run, "dictionary")
-    found = logged(run, f"train_dictionary/{shape.name}-*.log")
+    found = logged(run, f"train_dictionary/{shape.name}-*.log")  # one alone; jobs of several mix
     assumed = Speed(training_speed(shape, device), f"assumed: float32 on {device.name}")
     n_tokens = len(alike) * shape.config.n_tokens
     return _hours(f"train {label}", n_tokens, _from(found) if found else assumed)

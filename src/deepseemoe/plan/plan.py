@@ -104,6 +104,8 @@ def _dictionaries(shapes: Sequence[Shape]) -> Iterator[Figure]:
         yield Figure(label, shape.n_parameters, "parameters", how)
         how = "float32, with zeros where a transcoder writes none; mean and scale of layers"
         yield Figure("  weights.safetensors", shape.file_bytes, "bytes", how)
+        if shape.config.imported:
+            continue
         how = "3 × parameters × 4 B (weights, Adam's moments) + 8 B a feature"
         yield Figure("  checkpoint", shape.checkpoint_bytes, "bytes", how)
         how = "4 × parameters × 4 B (weights, gradient, moments) + 8 B a feature"

@@ -64,7 +64,9 @@ def _series(run: RunConfig, problem: Problem) -> Iterator[Series]:
         yield [_changed(run, "batches", source="live")] * (run.batches.source == "cache")
         yield _fewer_tokens(run, "test")
         yield _fewer_tokens(run, "train") if run.batches.source == "cache" else ()
-    if kind in ("activations", "evaluation", "experts") and run.devices.on_gpu(kind):
+    several = {"activations", "evaluation", "experts"}
+    several |= {"dictionary"} if run.batches.source == "cache" else set()
+    if kind in several and run.devices.on_gpu(kind):
         n_gpus = run.devices.n_gpus(kind)
         yield [_changed(run, "devices", **{kind: n_gpus + more}) for more in range(1, 8)]
     if kind == "activations":
@@ -73,6 +75,8 @@ def _series(run: RunConfig, problem: Problem) -> Iterator[Series]:
     if kind == "dictionary" and run.batches.source == "live":
         yield _halved(run, "batches", "buffer_tokens", least=2**16)
         yield [_changed(run, "batches", source="cache")]
+    if kind == "dictionary" and run.batches.together != 1:
+        yield [_changed(run, "batches", together=1)]
     yield _smaller_dictionaries(run)
     yield _fewer_windows(run)
     yield _fewer_layers(run)

@@ -51,7 +51,7 @@ def _verdict(plan: Plan, refit: Refit) -> Iterator[str]:
 def _call(plan: Plan) -> str:
     """Return how many GPUs the largest job takes, as Snakemake is told."""
     devices = plan.run.devices
-    n_gpus = max(devices.n_gpus(stage) for stage, _ in devices)
+    n_gpus = max(devices.n_gpus(stage) for stage in devices.stages)
     if plan.run.batches.source == "live":
         n_gpus = max(n_gpus, devices.n_gpus("activations") + devices.n_gpus("dictionary"))
     return f"the largest job takes {n_gpus} GPUs: --resources gpu={n_gpus}" if n_gpus else "on CPUs"

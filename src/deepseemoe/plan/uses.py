@@ -7,7 +7,7 @@ from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS
 from deepseemoe.experts.contributions import CHUNK_ENTRIES
 from deepseemoe.experts.writes import BATCH_TOKENS
 from deepseemoe.features.encode import BATCH
-from deepseemoe.plan.dictionaries import FLOAT, Shape
+from deepseemoe.plan.dictionaries import FLOAT, Shape, trained_of
 from deepseemoe.plan.memory import (
     DTYPE_BYTES,
     Share,
@@ -21,6 +21,7 @@ from deepseemoe.plan.memory import (
 )
 from deepseemoe.plan.network import Network
 from deepseemoe.plan.stores import arrays_of, loaded, row_bytes
+from deepseemoe.plan.together import group_bytes, grouped, rows_bytes
 
 N_BUFFERS = 2
 """Windows of all arrays that a store's writer holds."""
@@ -37,7 +38,9 @@ EXAMPLE_BYTES = 100
 
 def uses_of(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> list[Use]:
     """Return what each device holds for each rule that needs much."""
-    found = [*_capture(run, network), *_training(run, network, shapes)]
+    found = [*_capture(run, network)]
+    if trained := trained_of(shapes):
+        found += _training(run, network, trained)
     found += [*_evaluation(run, network, shapes), *_maps(run, network, shapes)]
     return list(_joined([*found, *_features(run, shapes)]))
 
@@ -63,21 +66,31 @@ def _capture(run: RunConfig, network: Network) -> list[Use]:
 
 
 def _training(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iterator[Use]:
-    """Yield what training holds: one dictionary a job from stores, all of them live."""
-    is_live = run.batches.source == "live"
-    rule = "train_live" if is_live else "train_dictionary"
-    largest = max(shapes, key=lambda shape: shape.held_bytes)
-    held = sum(s.held_bytes for s in shapes) if is_live else largest.held_bytes
-    own = (
-        Share("dictionaries" if is_live else largest.label, held),
-        Share("a step", max(shape.step_bytes for shape in shapes), True),
-    )
-    if is_live:
-        yield from _live(run, network, (*own, Share("pool", pool_bytes(run, shapes))))
+    """Yield what training holds: the largest job from stores, or all dictionaries live."""
+    if run.batches.source == "live":
+        rule, job = "train_live", shapes
+        pool = Share("pool", pool_bytes(run, shapes))
+        yield from _live(run, network, (*_trainers(shapes), pool))
     else:
-        yield Use(rule, "dictionary", names_of(run, "dictionary")[0], own)
-    written = max(shape.checkpoint_bytes for shape in shapes)
+        rule = "train_together" if run.batches.rules == "together" else "train_dictionary"
+        job = max(grouped(run, d_model=network.d_model), key=group_bytes)
+        names = names_of(run, "dictionary")
+        for name in names:
+            yield Use(rule, "dictionary", name, _trainers(job, read=True, n_devices=len(names)))
+    written = max(shape.checkpoint_bytes for shape in job)
     yield Use(rule, "dictionary", "RAM", (Share("a checkpoint", written, True),))
+
+
+def _trainers(
+    shapes: Sequence[Shape], *, read: bool = False, n_devices: int = 1
+) -> tuple[Share, ...]:
+    """Return what a device holds of dictionaries that one job trains; what they `read`, too."""
+    label = shapes[0].label if read and len(shapes) == 1 else f"{len(shapes)} dictionaries"
+    held = Share(label, sum(shape.held_bytes for shape in shapes) // n_devices)
+    step = Share("a step", max(shape.step_bytes for shape in shapes), True)
+    if read and len(shapes) > 1:
+        return held, step, Share("a batch of all sites", rows_bytes(shapes), True)
+    return held, step
 
 
 def _live(run: RunConfig, network: Network, own: tuple[Share, ...]) -> Iterator[Use]:

@@ -52,8 +52,9 @@ def figure_groups(run: "RunConfig") -> tuple[FigureGroup, ...]:
         _single("reconstruction", "Dictionaries"),
         _single("density", "Dictionaries"),
         _single("label_scores", "Labels"),
-        _single("training_dictionaries", "Training"),
     ]
+    if not all(entry.imported for entry in run.dictionaries.values()):
+        groups.append(_single("training_dictionaries", "Training"))
     if run.model.source == "nanomoe":
         groups.append(_single("training_model", "Training"))
     return tuple(groups)

@@ -33,12 +33,16 @@ class RunTables:
     root: Path
     trained: tuple[Trained, ...]
     transcoders: frozenset[str] = frozenset()
+    imported: frozenset[str] = frozenset()
+    """Dictionaries without a training table."""
 
     @classmethod
     def of(cls, root: Path | str, run: "RunConfig") -> "RunTables":
         """Return the tables of `run`, whose folder is `root`."""
         transcoders = (n for n, entry in run.dictionaries.items() if entry.kind == "transcoder")
-        return cls(Path(root), trained_dictionaries(run), frozenset(transcoders))
+        imported = (name for name, entry in run.dictionaries.items() if entry.imported)
+        every = trained_dictionaries(run)
+        return cls(Path(root), every, frozenset(transcoders), frozenset(imported))
 
     @property
     def dictionaries(self) -> list[str]:

@@ -28,9 +28,12 @@ DICTIONARY_COLUMNS = ("n_tokens", "fvu", "l0", "dead_fraction")
 
 
 def read_dictionaries(tables: RunTables) -> dict[Trained, Table]:
-    """Return the training curves of every dictionary, with `k`, the L0 that was asked for."""
+    """Return the training curves of dictionaries, with `k`, the L0 that was asked for.
+
+    Imported ones have none.
+    """
     curves = {}
-    for one in tables.trained:
+    for one in (one for one in tables.trained if one.dictionary not in tables.imported):
         table = read_columns(tables.at("dictionary", one, "training.parquet"), *DICTIONARY_COLUMNS)
         k = read_values(tables.at("dictionary", one, "metrics.json"), "k")["k"]
         curves[one] = {**table, "k": np.full(len(table["fvu"]), k)}

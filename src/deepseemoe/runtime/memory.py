@@ -5,7 +5,9 @@ import re
 GIB = 2**30
 _ADVICE = {
     "train_model": "lower model.training.batch_sequences",
-    "train_dictionary": "lower batch_tokens or d_dict of the dictionary",
+    "train_dictionary": "lower batch_tokens or d_dict of the dictionary, or spread it over more "
+    "GPUs (as devices.dictionary: 2)",
+    "train_together": "lower batches.together, or batch_tokens or d_dict of the dictionaries",
     "train_live": "lower batches.buffer_tokens, activations.batch_sequences, or batch_tokens of "
     "the dictionaries",
 }
@@ -37,4 +39,4 @@ def out_of_memory(error: BaseException, rule: str) -> str | None:
     free = re.search(r"([\d.]+ \w+) is free", text)
     told = [f"{asked[1]} were asked for" if asked else "", f"{free[1]} were free" if free else ""]
     counts = " and ".join(filter(None, told)) or text[:200] or "no more was to be had"
-    return f"out of memory: {counts}; {_ADVICE.get(rule, _TO_RUN_THE_MODEL)}"
+    return f"out of memory: {counts}; {_ADVICE.get(rule.rstrip('_0123456789'), _TO_RUN_THE_MODEL)}"

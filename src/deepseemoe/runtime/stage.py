@@ -51,6 +51,15 @@ def devices(job: Any) -> tuple[str, ...]:
     return names
 
 
+def ranks(job: Any) -> tuple[str, ...]:
+    """Return the device of each process of a stage that may have several: GPUs have one each.
+
+    On CPUs there are as many as the rule's parameter `processes` says.
+    """
+    names = devices(job)
+    return names * job.params.processes if names == ("cpu",) else names
+
+
 def device(job: Any) -> str:
     """Return the device of a stage that computes on one, as `devices` does."""
     return devices(job)[0]

@@ -40,6 +40,31 @@ WRONG = [
         "activations.hook_point: unknown key; did you mean 'hook_points'?",
     ),
     (
+        {"dictionaries": {"a": {"imported": {"format": "saelens", "folder": "sae"}}}},
+        "dictionaries.a: an imported SAE reads one layer, and the run has the windows L00-L01, "
+        "L01-L02; write windows of one layer, as L00-L00",
+    ),
+    (
+        {
+            "windows": ["L00-L00", "L01-L01"],
+            "dictionaries": {"a": {"imported": {"format": "saelens", "folder": "sae"}}},
+        },
+        "dictionaries.a.imported.folder: sae is one folder for 2 windows; write {layer} or",
+    ),
+    (
+        {
+            "windows": ["L00-L00"],
+            "dictionaries": {
+                "a": {"kind": "transcoder", "imported": {"format": "saelens", "folder": "sae"}}
+            },
+        },
+        "dictionaries.a: imported SAEs are of kind crosscoder, on one layer; found kind transcoder",
+    ),
+    (
+        {"dictionaries": {"a": {"imported": {"format": "sae_lens", "folder": "sae"}}}},
+        "did you mean 'saelens'? (found 'sae_lens')",
+    ),
+    (
         {"windows": ["L03-L01"]},
         "windows.0: last layer 1 comes before first layer 3 (found 'L03-L01')",
     ),
@@ -56,6 +81,54 @@ WRONG = [
         {"dictionaries": {"a": {"k": 64, "d_dict": 64}}},
         "dictionaries.a: k 64 is not less than d_dict 64",
     ),
+    (
+        {"dictionaries": {"a": {"skip": True}}},
+        "dictionaries.a: skip true is for kind transcoder, not crosscoder",
+    ),
+    (
+        {"dictionaries": {"a": {"reconstruct_input": True, "cross_layer": False}}},
+        "dictionaries.a: reconstruct_input true is for kind transcoder, not crosscoder; "
+        "cross_layer false is for kind transcoder, not crosscoder",
+    ),
+    (
+        {"dictionaries": {"a": {"kind": "transcoder", "pre_bias": True}}},
+        "dictionaries.a: pre_bias true is for kind crosscoder, not transcoder",
+    ),
+    *(
+        (
+            {"dictionaries": {"a": {"prefixes": prefixes}}},
+            f"dictionaries.a: prefixes {prefixes} do not rise between 0 and 1, both left out",
+        )
+        for prefixes in ([0.5, 0.25], [0.5, 0.5], [0.0, 0.5], [0.5, 1.0], [-0.1], [float("nan")])
+    ),
+    (
+        {"dictionaries": {"a": {"d_dict": 32, "prefixes": [0.01]}}},
+        "dictionaries.a: d_dict 32 leaves one of the prefixes [0.01] no features of its own on L0",
+    ),
+    (
+        {
+            "windows": ["L00-L03"],
+            "dictionaries": {
+                "a": {"kind": "transcoder", "d_dict": 32, "k": 9, "prefixes": [0.5, 0.55]},
+            },
+        },
+        "dictionaries.a: d_dict 32 leaves one of the prefixes [0.5, 0.55] no features of its own "
+        "on L00-L03",
+    ),
+    (
+        {
+            "windows": ["L00-L00", "L00-L02"],
+            "dictionaries": {"a": {"kind": "transcoder", "activation": "topk", "k": 2}},
+        },
+        "dictionaries.a: k 2 is less than one for each of the 3 layers of L00-L02, which share it "
+        "with activation topk",
+    ),
+    (
+        {"dictionaries": {"a": {"n_tokens": 400, "batch_tokens": 500}}},
+        "dictionaries.a: n_tokens 400 is less than one batch of batch_tokens 500; raise the one or "
+        "lower the other",
+    ),
+    ({"dictionaries": {"a": {"activation": "topK"}}}, "did you mean 'topk'? (found 'topK')"),
     ({"corpus": {"source": "file"}}, "did you mean 'files'? (found 'file')"),
     (
         {"corpus": {"source": "files"}},

@@ -9,7 +9,7 @@ from planted_stores import write_store
 from deepseemoe.corpus.shards import TokenShard, write_shard
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.gates import Weighted
-from deepseemoe.dictionary.layout import parts_of
+from deepseemoe.dictionary.layout import n_slots, parts_of
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.weights import Weights
 from deepseemoe.model.adapter import MoeModel
@@ -88,21 +88,23 @@ def identity_crosscoder(window):
     return Dictionary("crosscoder", window, 8, "resid_post", "resid_post", weights, none, none)
 
 
-def random_transcoder(window, *, d_dict=40, threshold=0.5, seed=0):
-    """Return a transcoder with random weights and normalisation."""
+def random_transcoder(window, *, d_dict=40, threshold=0.5, seed=0, skip=False, **form):
+    """Return a transcoder with random weights and normalisation; `form` as for `parts_of`."""
     rng = torch.Generator().manual_seed(seed)
     n_layers = len(window.layers)
-    parts = parts_of("transcoder", n_layers=n_layers, d_dict=d_dict)
+    parts = parts_of("transcoder", n_layers=n_layers, d_dict=d_dict, **form)
+    slots = n_slots(n_layers, reconstruct_input=form.get("reconstruct_input", False))
     draw = lambda *shape: 0.4 * torch.randn(*shape, generator=rng)  # noqa: E731
     weights = Weights(
         tuple(draw(p.n_features, len(p.reads) * D_MODEL) for p in parts),
         draw(d_dict),
         tuple(draw(p.n_features, len(p.writes) * D_MODEL) for p in parts),
-        draw(n_layers * D_MODEL),
+        draw(slots * D_MODEL),
     )
     reading, writing = (
-        Normalisation(draw(n_layers, D_MODEL), 1 + draw(n_layers).abs()) for _ in range(2)
+        Normalisation(draw(n, D_MODEL), 1 + draw(n).abs()) for n in (n_layers, slots)
     )
-    return Dictionary(
-        "transcoder", window, 8, "moe_in", "moe_out", weights, reading, writing, Weighted(threshold)
-    )
+    weights = weights._replace(skips=tuple(draw(D_MODEL, D_MODEL) for _ in range(n_layers * skip)))
+    ends = ("moe_in", "moe_out")
+    gate = Weighted(threshold)
+    return Dictionary("transcoder", window, 8, *ends, weights, reading, writing, gate, **form)

@@ -124,7 +124,7 @@ def test_folded_weights_give_the_same_codes_and_outputs_on_raw_activations(kind)
     codes = dictionary.encode(x)
     output = torch.einsum("tf,fld->tld", as_dense(codes), dictionary.decoder_FLD)
     torch.testing.assert_close(
-        dictionary.decode(codes), output + dictionary.decoder_bias_LD, rtol=1e-4, atol=1e-3
+        dictionary.decode(codes), output + dictionary.decoder_bias_SD, rtol=1e-4, atol=1e-3
     )
 
 
@@ -133,7 +133,7 @@ def test_tokens_without_active_features_decode_to_the_bias(kind):
     dictionary = example(kind, threshold=1e9)
     codes = dictionary.encode(raw_inputs(dictionary, n_tokens=5))
     assert codes.offsets.tolist() == [0] * 6
-    assert torch.equal(dictionary.decode(codes), dictionary.decoder_bias_LD.expand(5, -1, -1))
+    assert torch.equal(dictionary.decode(codes), dictionary.decoder_bias_SD.expand(5, -1, -1))
 
 
 def test_no_tokens_encode_to_no_codes():

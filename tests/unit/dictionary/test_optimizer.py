@@ -65,13 +65,13 @@ class Reference:
         )  # fmt: skip
         self.adam.zero_grad()
         loss.backward()
-        norm = float(torch.cat([leaf.grad.view(-1) for leaf in self.leaves]).norm())
-        for leaf in self.leaves:
-            leaf.grad /= max(1.0, norm / recipe.max_grad_norm)
         decoders = rebuilt(self.leaves, self.like).decoders if recipe.unit_decoder else ()
         for decoder in decoders:
             along = (decoder.grad * decoder.detach()).sum(1, keepdim=True)
             decoder.grad -= along * decoder.detach()
+        norm = float(torch.cat([leaf.grad.view(-1) for leaf in self.leaves]).norm())
+        for leaf in self.leaves:
+            leaf.grad /= max(1.0, norm / recipe.max_grad_norm)
         self.adam.param_groups[0]["lr"] = recipe.learning_rate(step)
         self.adam.step()
         for decoder in decoders:

@@ -1,0 +1,150 @@
+"""A job's processes: one where it has one device, else one a device, which share the features.
+
+Processes are of this machine only; they find one another through a file, and end together: where
+one fails, the others are stopped, and where this one is killed, so are they.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+
+from deepseemoe.dictionary.shards import shard_of
+from deepseemoe.dictionary.together import train_together
+from deepseemoe.dictionary.train import Task, parts_in
+
+PATIENCE = timedelta(minutes=20)
+"""How long a rank waits for the others in one step, before it takes them for lost."""
+
+LOOK_SECONDS = 1.0
+"""How often a rank looks whether the job still lives."""
+
+
+class Job(NamedTuple):
+    """What every rank is told."""
+
+    devices: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    options: dict[str, Any]
+    folder: Path
+    parent: int
+    n_threads: int
+
+
+def train_on(
+    devices: Sequence[str],
+    tasks: Sequence[Task],
+    *,
+    stores: Sequence[Path],
+    select_stores: Sequence[Path],
+    seed: int,
+) -> None:
+    """Train a dictionary for each task, its features spread over `devices`.
+
+    Raises what `train_together` does, and ValueError where there are more devices than features.
+    """
+    options = {"stores": stores, "select_stores": select_stores, "seed": seed}
+    if len(devices) == 1:
+        train_together(tasks, device=devices[0], **options)
+        return
+    for task in tasks:
+        n_layers = len(task.window.layers)
+        shard_of(parts_in(task.config, n_layers=n_layers, grouped=True), 0, len(devices))
+    with TemporaryDirectory(prefix="deepseemoe-ranks-") as folder:
+        n_threads = max(1, torch.get_num_threads() // len(devices))
+        job = Job(tuple(devices), tuple(tasks), options, Path(folder), os.getpid(), n_threads)
+        _run(job)
+
+
+def _run(job: Job) -> None:
+    """Start all ranks, and return when they are done; raise what the first that failed told."""
+    from torch import multiprocessing as processes
+
+    context = processes.get_context("spawn")
+    records = context.Queue()
+    with _listening(records):
+        try:
+            processes.spawn(_rank, (job, records), nprocs=len(job.devices))
+        except (processes.ProcessRaisedException, processes.ProcessExitedException) as error:
+            told = sorted(job.folder.glob("error-*.json"))
+            if told:
+                raise ValueError(json.loads(told[0].read_text(encoding="utf-8"))) from None
+            if isinstance(error, processes.ProcessExitedException):
+                what = error.signal_name or f"exit code {error.exit_code}"
+                raise OSError(
+                    f"process {error.error_index} of {len(job.devices)} ended by {what}; look for "
+                    "a lack of memory, and run again: training goes on from its checkpoint"
+                ) from None
+            raise
+
+
+def _rank(rank: int, job: Job, records: Any) -> None:
+    """Train as one of the ranks."""
+    threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
+    logging.basicConfig(
+        level="INFO" if rank == 0 else "WARNING", handlers=[QueueHandler(records)], force=True
+    )
+    device, n_ranks = job.devices[rank], len(job.devices)
+    torch.set_num_threads(job.n_threads)
+    try:
+        with _group(job.folder / "meeting", rank, n_ranks, device):
+            train_together(job.tasks, device=device, rank=rank, n_ranks=n_ranks, **job.options)
+    except (ValueError, OSError) as error:
+        # Before the others see this rank go, whose errors then say nothing.
+        (job.folder / f"error-{rank}.json").write_text(json.dumps(str(error)), encoding="utf-8")
+        raise
+
+
+@contextmanager
+def _group(meeting: Path, rank: int, n_ranks: int, device: str) -> Iterator[None]:
+    """Make torch's default process group of all ranks."""
+    if "lo" in (name for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the host's name resolves to
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        init_method=f"file://{meeting}",
+        rank=rank,
+        world_size=n_ranks,
+        timeout=PATIENCE,
+    )
+    yield  # where it raises, peers may wait inside a collective: the process ends without a word
+    torch.distributed.destroy_process_group()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, as after kill -9."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
+
+
+@contextmanager
+def _listening(records: Any) -> Iterator[None]:
+    """Log here what ranks log."""
+    listener = QueueListener(records, _Here())
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+
+
+class _Here(logging.Handler):
+    """Hands records to the loggers of this process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
