@@ -11,7 +11,6 @@ from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.train import Task, begin, finish
 from deepseemoe.justify.plan import Member
 from deepseemoe.justify.shuffled import ShuffledStore
-from deepseemoe.runtime.files import remove
 
 
 def dictionary_config(config: JustifyConfig, member: Member) -> DictionaryConfig:
@@ -57,7 +56,7 @@ def train_member(
         recipe = session.trainer.recipe
         session.train(prefetched(batches, session.trainer.step, recipe.n_steps))
     trained = finish(task, session, dictionary, select)
-    remove(session.checkpoints.path)
+    session.checkpoints.clear()
     return trained
 
 
