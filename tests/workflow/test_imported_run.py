@@ -38,6 +38,7 @@ def made(tmp_path_factory):
     run = yaml.safe_load((ROOT / "tests/config/small.yaml").read_text())
     folder = f"{workdir}/resid_post_layer_{{layer}}"
     imported = {"format": "dictionary_learning", "folder": folder}
+    run["model"]["training"] |= {"n_tokens": 32_768}
     run["windows"] = ["L00-L00", "L01-L01"]
     run["dictionaries"] = {"sae": {"imported": imported, "d_dict": D_DICT, "k": K}}
     config = workdir / "run.yaml"

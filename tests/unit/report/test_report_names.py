@@ -6,8 +6,11 @@ from pathlib import Path
 
 from fake_run import large_config, small_config
 
+from deepseemoe.config import load_run
 from deepseemoe.report.captions import CAPTIONS
 from deepseemoe.report.names import figure_groups, figure_names
+from deepseemoe.report.tables import RunTables
+from deepseemoe.report.training import read_dictionaries
 
 CAPTION_FILES = Path(__file__).parents[3] / "workflow/report"
 
@@ -37,3 +40,16 @@ def test_the_snakefile_imports_no_numerical_library():
     code = "import sys, deepseemoe.report.names; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "matplotlib", "pyarrow", "torch"} & set(done.stdout.split())
+
+
+def test_imported_dictionaries_have_no_training_to_show():
+    imported = {"format": "saelens", "folder": "sae"}
+    entries = {"sae": {"imported": imported}, "own": {}}
+    alone, beside = (
+        load_run({"windows": ["L00-L00"], "dictionaries": {n: entries[n] for n in names}})
+        for names in (["sae"], ["sae", "own"])
+    )
+    assert "training_dictionaries" not in figure_names(alone)
+    assert "training_dictionaries" in figure_names(beside)
+    assert RunTables.of("results", beside).imported == {"sae"}
+    assert read_dictionaries(RunTables.of("results", alone)) == {}
