@@ -25,10 +25,15 @@ class Rows(NamedTuple):
 
 
 class Adam:
-    """Moments of some tensors; like them float32, or whatever they are."""
+    """Moments of some tensors; like them float32, or whatever they are.
+
+    Raises ValueError where a tensor is not contiguous.
+    """
 
     def __init__(self, tensors: Sequence[Tensor], *, epsilon: float = 1e-8) -> None:
         self._tensors = list(tensors)
+        if not all(tensor.is_contiguous() for tensor in self._tensors):
+            raise ValueError("weights to train are contiguous; torch's kernel takes others for it")
         self.first = [torch.zeros_like(tensor) for tensor in self._tensors]
         self.second = [torch.zeros_like(tensor) for tensor in self._tensors]
         self._epsilon = epsilon

@@ -126,3 +126,8 @@ def test_steps_equal_those_of_dense_autograd_and_torchs_adam(
     assert torch.equal(trainer.silent_F.double(), reference.silent.double())
     for mine, other in zip(weights.tensors(), reference.leaves, strict=True):
         torch.testing.assert_close(mine, other.detach(), rtol=100 * rough, atol=rough)
+
+
+def test_weights_that_are_not_contiguous_are_refused():
+    with pytest.raises(ValueError, match="weights to train are contiguous"):
+        Adam([torch.zeros(3, 4).t()])
