@@ -82,42 +82,52 @@ class Scanner:
         self._is_above = np.empty(0, dtype=bool)
         self._margin = LEAST_MARGIN
 
-    def above(self, weights: Weights, jobs: Sequence[Job], floor_F: Tensor) -> Entries:
+    def above(
+        self,
+        weights: Weights,
+        jobs: Sequence[Job],
+        floor_F: Tensor,
+        *,
+        scale_T: Tensor | None = None,
+    ) -> Entries:
         """Return all activations above `floor_F`, sorted by token, then by feature.
 
-        No floor is below 0.
+        No floor is below 0. With `scale_T` a token's floors are so many times as high.
         """
+        floor = Floor(floor_F, scale_T)
         if not _is_rough_fast(jobs[0].inputs_TR):
-            return self._search(weights, jobs, floor_F)
+            return self._search(weights, jobs, floor)
         margin = self._margin
-        lowered_F = floor_F * (1 - margin - ROUNDING) - _lost_bias(weights.encoder_bias)
-        if float(lowered_F.min()) > 0:
-            rough = self._search(weights, jobs, lowered_F, torch.bfloat16)
-            found, farthest = _again(weights, jobs, rough, floor_F)
+        lowered = floor.lowered(margin + ROUNDING, by=_lost_bias(weights.encoder_bias))
+        if float(lowered.of_F.min()) > 0:
+            rough = self._search(weights, jobs, lowered, torch.bfloat16)
+            found, farthest = _again(weights, jobs, rough, floor)
             self._margin = min(max(LEAST_MARGIN, 3 * farthest), MOST_MARGIN)
             if 2 * farthest < margin and len(found.values) >= ENOUGH:
                 return found
-        return _again(weights, jobs, self._search(weights, jobs, floor_F * (1 - SLACK)), floor_F)[0]
+        return _again(weights, jobs, self._search(weights, jobs, floor.lowered(SLACK)), floor)[0]
 
     def _search(
         self,
         weights: Weights,
         jobs: Sequence[Job],
-        floor_F: Tensor,
+        floor: "Floor",
         dtype: torch.dtype | None = None,
     ) -> Entries:
-        """Return what is above `floor_F` in a product of some type, or of the inputs'."""
-        found = [
-            entries for job in jobs for entries in self._in_blocks(weights, job, floor_F, dtype)
-        ]
-        return found[0] if len(found) == 1 else _merged(found, len(jobs[0].inputs_TR))
+        """Return what is above a floor in a product of some type, or of the inputs'."""
+        found = [entries for job in jobs for entries in self._in_blocks(weights, job, floor, dtype)]
+        entries = found[0] if len(found) == 1 else _merged(found, len(jobs[0].inputs_TR))
+        if floor.scale_T is None:
+            return entries
+        return entries._replace(values=entries.values * floor.scale_T[entries.tokens])
 
     def _in_blocks(
-        self, weights: Weights, job: Job, floor_F: Tensor, dtype: torch.dtype | None
+        self, weights: Weights, job: Job, floor: "Floor", dtype: torch.dtype | None
     ) -> Iterator[Entries]:
-        """Yield the entries of each block of a part."""
+        """Yield the entries of each block of a part, in units of their token's scale."""
         dtype = dtype or job.inputs_TR.dtype
-        inputs_TR, floor_F = job.inputs_TR.to(dtype), floor_F.to(dtype)
+        inputs_TR, floor_F = job.inputs_TR.to(dtype), floor.of_F.to(dtype)
+        share_T1 = None if floor.scale_T is None else (1 / floor.scale_T).to(dtype)[:, None]
         width = GPU_BLOCK if inputs_TR.is_cuda else BLOCK
         for first in range(0, job.part.n_features, width):
             stop = min(first + width, job.part.n_features)
@@ -126,6 +136,8 @@ class Scanner:
             product_TB = self._buffer(inputs_TR, stop - first)
             bias_B = weights.encoder_bias[span].to(dtype)
             torch.addmm(bias_B, inputs_TR, encoder_BR.t(), out=product_TB)
+            if share_T1 is not None:
+                product_TB *= share_T1
             if fast := kernels.for_device(product_TB.device):
                 tokens, features, values = fast.above(product_TB, floor_F[span])
                 yield Entries(tokens, features + span.start, values.to(job.inputs_TR.dtype))
@@ -184,15 +196,34 @@ def _lost_bias(bias_F: Tensor) -> Tensor:
     return (bias_F - bias_F.to(torch.bfloat16)).clamp_min(0.0)
 
 
+class Floor(NamedTuple):
+    """What activations must exceed: a number of each feature, times one of each token."""
+
+    of_F: Tensor
+    scale_T: Tensor | None
+
+    def lowered(self, share: float, *, by: Tensor | None = None) -> "Floor":
+        """Return the floor lower by a share, and by some activation of each feature."""
+        of_F = self.of_F * (1 - share)
+        if by is not None:
+            of_F -= by if self.scale_T is None else by / self.scale_T.min()
+        return self._replace(of_F=of_F)
+
+    def of(self, entries: Entries) -> Tensor:
+        """Return the floor of each entry."""
+        of_feature = self.of_F[entries.features]
+        return of_feature if self.scale_T is None else of_feature * self.scale_T[entries.tokens]
+
+
 def _again(
-    weights: Weights, jobs: Sequence[Job], rough: Entries, floor_F: Tensor
+    weights: Weights, jobs: Sequence[Job], rough: Entries, floor: Floor
 ) -> tuple[Entries, float]:
     """Return the entries that are above the floor when computed again, and how far any was off.
 
     Whichever product found them, these are the same numbers.
     """
     values = _exactly(weights, jobs, rough)
-    index = torch.nonzero(values > floor_F[rough.features]).squeeze(1)
+    index = torch.nonzero(values > floor.of(rough)).squeeze(1)
     found = Entries(rough.tokens[index], rough.features[index], values[index])
     apart = (rough.values[index] - found.values).abs() / found.values
     return found, float(apart.max()) if len(apart) else 0.0

@@ -3,8 +3,8 @@
 A transcoder's source layers share k, earlier layers first: which features of a layer are active
 then depends on that layer alone, as it must where a model is run layer by layer.
 
-Exact, from entries above a guessed floor: a token that has too few of them is looked at again with
-all of its pre-activations.
+Exact, from entries above a guessed floor, in proportion to the token's norm: a token that has too
+few of them is looked at again with all of its pre-activations.
 
 Axes: T tokens, F features; nnz entries.
 """
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from deepseemoe.dictionary.batch_topk import MARGIN, first_floor
+from deepseemoe.dictionary.batch_topk import first_floor
 from deepseemoe.dictionary.codes import Entries, offsets_of
 from deepseemoe.dictionary.layout import Part
 from deepseemoe.dictionary.ranked import shared
@@ -25,6 +25,10 @@ from deepseemoe.dictionary.weights import Weights
 
 SCARCE = 0.02
 """Share of tokens that may have too few entries above the floor; they take a second product."""
+
+
+MARGIN = 0.02
+"""How far below the guess that leaves so many short the next floor is set."""
 
 
 class TopK(Unpenalised):
@@ -59,21 +63,23 @@ class TopK(Unpenalised):
         """Return the highest of each token among features that read one source."""
         n_tokens, source = len(jobs[0].inputs_TR), jobs[0].part.reads
         k = self._shares[source]
+        length_T = _lengths(jobs[0].inputs_TR)
         floor = self._guesses.get(source)
         if floor is None:
             n_mine = k * n_tokens // self._ranks.n_ranks
-            floor = self._ranks.least(first_floor(weights, jobs, norm_F, n_mine)) / 2
-        entries = self._scanner.above(weights, jobs, floors(norm_F, floor))
+            first = first_floor(weights, jobs, norm_F, n_mine) / float(length_T.mean())
+            floor = self._ranks.least(first) / 2
+        entries = self._scanner.above(weights, jobs, floors(norm_F, floor), scale_T=length_T)
         scores = entries.values * norm_F[entries.features]
-        n_sure_T = torch.bincount(entries.tokens[scores > floor * (1 + SLACK)], minlength=n_tokens)
-        n_sure_T = self._ranks.sum(n_sure_T)
-        scarce = torch.nonzero(n_sure_T < k).squeeze(1)
+        is_sure = scores > floor * (1 + SLACK) * length_T[entries.tokens]
+        n_sure_T = torch.bincount(entries.tokens[is_sure], minlength=n_tokens)
+        scarce = torch.nonzero(self._ranks.sum(n_sure_T) < k).squeeze(1)
+        index, edge_T = self._highest(entries, scores, k, n_tokens)
+        found = kept(entries, index)
         if len(scarce) and floor > 0:
-            entries = self._with_all(weights, jobs, norm_F, entries, scarce)
-            scores = entries.values * norm_F[entries.features]
-        index, edges = self._highest(entries, scores, k, n_tokens)
-        self._guesses[source] = float(edges.quantile(SCARCE)) * (1 - MARGIN)
-        return kept(entries, index)
+            found = self._with_all(weights, jobs, norm_F, found, scarce)
+        self._guesses[source] = float((edge_T / length_T).quantile(SCARCE)) * (1 - MARGIN)
+        return found
 
     def _highest(
         self, entries: Entries, scores: Tensor, k: int, n_tokens: int
@@ -92,17 +98,24 @@ class TopK(Unpenalised):
         weights: Weights,
         jobs: Sequence[Job],
         norm_F: Tensor,
-        entries: Entries,
+        found: Entries,
         scarce: Tensor,
     ) -> Entries:
-        """Return the entries with everything above 0 for the tokens `scarce`."""
+        """Return the highest of each token, those of the tokens `scarce` found among all."""
         narrowed = [job.rows(scarce) for job in jobs]
         every = self._scanner.above(weights, narrowed, floors(norm_F, 0.0))
+        scores, k = every.values * norm_F[every.features], self._shares[jobs[0].part.reads]
+        again = kept(every, self._highest(every, scores, k, len(scarce))[0])
         is_scarce_T = torch.zeros(len(jobs[0].inputs_TR), dtype=torch.bool, device=scarce.device)
         is_scarce_T[scarce] = True
-        others = kept(entries, torch.nonzero(~is_scarce_T[entries.tokens]).squeeze(1))
-        again = every._replace(tokens=scarce[every.tokens])
-        return in_order([others, again], len(norm_F))
+        others = kept(found, torch.nonzero(~is_scarce_T[found.tokens]).squeeze(1))
+        return in_order([others, again._replace(tokens=scarce[again.tokens])], len(norm_F))
+
+
+def _lengths(inputs_TR: Tensor) -> Tensor:
+    """Return the norm of what each token reads, (T,); what is highest goes roughly by it."""
+    length_T = torch.linalg.vector_norm(inputs_TR, dim=1)
+    return length_T.clamp_min(1e-3 * float(length_T.mean()) or 1.0)
 
 
 def shares_of(k: int, parts: Sequence[Part]) -> dict[range, int]:
@@ -114,7 +127,10 @@ def shares_of(k: int, parts: Sequence[Part]) -> dict[range, int]:
 def in_order(found: Sequence[Entries], n_features: int) -> Entries:
     """Return entries of several searches sorted by token, then by feature."""
     joined = Entries(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-    return kept(joined, torch.argsort(joined.tokens * n_features + joined.features))
+    places = joined.tokens * n_features + joined.features
+    if places.device.type == "cpu":  # numpy's stable sort merges runs that are there
+        return kept(joined, torch.from_numpy(places.numpy().argsort(kind="stable")))
+    return kept(joined, torch.argsort(places))
 
 
 def highest_of_each(tokens: Tensor, scores: Tensor, k: int, n_tokens: int) -> tuple[Tensor, Tensor]:
