@@ -124,7 +124,7 @@ def stored(run: Path, *, seed: int, window: Window) -> World:
         open_stores(sorted((run / "activations" / split).iterdir()), names)
         for split in ("train", "select", "test")
     )
-    sites = Sites.of(train, "resid_post", window)
+    sites = Sites.of(train, names)
     batches = CachedBatches(train, reads=sites, writes=sites, batch_tokens=1024, seed=seed)
     tokens = sorted((run / "corpus" / "test").iterdir())
     model = load_model(ModelConfig(source="nanomoe"), run / "model")
