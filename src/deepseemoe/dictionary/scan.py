@@ -116,15 +116,12 @@ class Scanner:
     ) -> Entries:
         """Return what is above a floor in a product of some type, or of the inputs'."""
         found = [entries for job in jobs for entries in self._in_blocks(weights, job, floor, dtype)]
-        entries = found[0] if len(found) == 1 else _merged(found, len(jobs[0].inputs_TR))
-        if floor.scale_T is None:
-            return entries
-        return entries._replace(values=entries.values * floor.scale_T[entries.tokens])
+        return found[0] if len(found) == 1 else _merged(found, len(jobs[0].inputs_TR))
 
     def _in_blocks(
         self, weights: Weights, job: Job, floor: "Floor", dtype: torch.dtype | None
     ) -> Iterator[Entries]:
-        """Yield the entries of each block of a part, in units of their token's scale."""
+        """Yield the entries of each block of a part."""
         dtype = dtype or job.inputs_TR.dtype
         inputs_TR, floor_F = job.inputs_TR.to(dtype), floor.of_F.to(dtype)
         share_T1 = None if floor.scale_T is None else (1 / floor.scale_T).to(dtype)[:, None]
@@ -136,13 +133,15 @@ class Scanner:
             product_TB = self._buffer(inputs_TR, stop - first)
             bias_B = weights.encoder_bias[span].to(dtype)
             torch.addmm(bias_B, inputs_TR, encoder_BR.t(), out=product_TB)
-            if share_T1 is not None:
-                product_TB *= share_T1
+            # What is compared may be scaled; what is taken is not, so that the same entry has the
+            # same bits whether it was found with a scale or without.
+            compared_TB = product_TB if share_T1 is None else product_TB * share_T1
             if fast := kernels.for_device(product_TB.device):
-                tokens, features, values = fast.above(product_TB, floor_F[span])
-                yield Entries(tokens, features + span.start, values.to(job.inputs_TR.dtype))
+                tokens, features, _ = fast.above(compared_TB, floor_F[span])
+                values = product_TB[tokens, features].to(job.inputs_TR.dtype)
+                yield Entries(tokens, features + span.start, values)
                 continue
-            index = self._indices_above(product_TB, floor_F[span])
+            index = self._indices_above(compared_TB, floor_F[span])
             tokens = _divided(index, stop - first)
             features = index - tokens * (stop - first) + span.start
             yield Entries(tokens, features, product_TB.take(index).to(job.inputs_TR.dtype))
