@@ -12,35 +12,19 @@ from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepseemoe.dictionary.batches import site_names, written_names
 from deepseemoe.dictionary.codes import Codes, Entries, offsets_of
 from deepseemoe.dictionary.decoding import by_part, skipped, written
-from deepseemoe.dictionary.gates import Gate, PerFeature, Weighted, gate_of
+from deepseemoe.dictionary.folder import read_folder, write_folder
+from deepseemoe.dictionary.gates import Gate, Weighted
 from deepseemoe.dictionary.layout import Part, n_slots, parts_of
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.scan import Job, jobs_of
-from deepseemoe.dictionary.weights import Weights, assemble, split
+from deepseemoe.dictionary.weights import Weights, assemble
 from deepseemoe.names import Window
-from deepseemoe.runtime.files import growing, read_json, write_json
 
-FORMAT = 2
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-KINDS = ("crosscoder", "transcoder")
-DESCRIBED = (
-    "kind",
-    "k",
-    "reads",
-    "writes",
-    "l0",
-    "activation",
-    "cross_layer",
-    "reconstruct_input",
-)
-"""Fields that `config.json` holds as they are."""
 BLOCK_TOKENS = 4096
 """Tokens encoded at once; with blocks of 1024 features, 16 MiB of pre-activations."""
 
@@ -257,92 +241,10 @@ class Dictionary:
     def save(
         self, folder: str | PathLike[str], *, manifest: Mapping[str, Any] | None = None
     ) -> None:
-        """Write `weights.safetensors` and `config.json` to a folder, each whole or not at all.
-
-        Tensors: `encoder` (F, layers read, D) and `decoder` (F, slots, D), their biases, and mean
-        and scale of what is read and written, all in normalised units; `skip` (L, D, D) and
-        `threshold` (F,) where there are any. The same dictionary gives the same bytes.
-        """
-        tensors = {
-            "encoder": torch.cat(self.weights.encoders).view(self.d_dict, -1, self.d_model),
-            "encoder_bias": self.weights.encoder_bias,
-            "decoder": assemble(
-                self.weights.decoders, self.parts, columns="writes", n_layers=self.n_slots
-            ),
-            "decoder_bias": self.weights.decoder_bias.view(self.n_slots, self.d_model),
-            "read_mean": self.reading.mean_LD,
-            "read_scale": self.reading.scale_L,
-            "write_mean": self.writing.mean_LD.clone(),  # a crosscoder's are those that it reads,
-            "write_scale": self.writing.scale_L.clone(),  # and safetensors refuses shared memory
-        }
-        if self.weights.skips:
-            tensors["skip"] = torch.stack(self.weights.skips)
-        if isinstance(self.gate, PerFeature):
-            tensors["threshold"] = self.gate.threshold_F
-        with growing(Path(folder) / WEIGHTS) as partial:
-            save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial)
-        write_json(Path(folder) / CONFIG, self._description() | {"manifest": dict(manifest or {})})
-
-    def _description(self) -> dict[str, Any]:
-        """Return what `config.json` says of the dictionary."""
-        return {
-            "format": FORMAT,
-            "window": str(self.window),
-            "d_model": self.d_model,
-            "d_dict": self.d_dict,
-            "gate": self.gate.described(),
-            **{name: getattr(self, name) for name in DESCRIBED},
-        }
+        """Write `weights.safetensors` and `config.json` to a folder, each whole or not at all."""
+        write_folder(self, Path(folder), manifest or {})
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "Dictionary":
         """Read a dictionary; raise ValueError where the folder holds none of this format."""
-        described, tensors = _read_config(Path(folder)), _read_weights(Path(folder) / WEIGHTS)
-        window = Window.parse(described["window"])
-        blank = {name: described[name] for name in DESCRIBED} | {"window": window}
-        parts = parts_of(
-            described["kind"],
-            n_layers=len(window.layers),
-            d_dict=described["d_dict"],
-            cross_layer=described["cross_layer"],
-            reconstruct_input=described["reconstruct_input"],
-        )
-        weights = Weights(
-            tuple(
-                encoder.contiguous()
-                for encoder in tensors["encoder"].flatten(1).split([p.n_features for p in parts])
-            ),
-            tensors["encoder_bias"],
-            split(tensors["decoder"], parts, columns="writes"),
-            tensors["decoder_bias"].flatten(),
-            skips=tuple(tensors["skip"]) if "skip" in tensors else (),
-        )
-        return cls(
-            weights=weights,
-            reading=Normalisation(tensors["read_mean"], tensors["read_scale"]),
-            writing=Normalisation(tensors["write_mean"], tensors["write_scale"]),
-            gate=gate_of(described["gate"], tensors.get("threshold")),
-            **blank,
-        )
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Return `weights.safetensors`; raise ValueError where it is damaged."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged ({error}); run train_dictionary again") from None
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json`; raise ValueError where it is missing or of another format or kind."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder}: no dictionary, it has no {CONFIG}; run train_dictionary")
-    described = read_json(path)
-    found, kind = described.get("format"), described.get("kind")
-    if found != FORMAT:
-        raise ValueError(f"{path}: format {found}, expected {FORMAT}; run train_dictionary again")
-    if kind not in KINDS:
-        raise ValueError(f"{path}: kind {kind!r}, expected one of {', '.join(KINDS)}")
-    return described
+        return cls(**read_folder(Path(folder)))

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from deepseemoe.dictionary.form import parts_in
 from deepseemoe.dictionary.shards import shard_of
 from deepseemoe.dictionary.together import train_together
-from deepseemoe.dictionary.train import Task, parts_in
+from deepseemoe.dictionary.train import Task
 from deepseemoe.runtime.files import write_json
 from deepseemoe.runtime.memory import out_of_memory
 

@@ -4,15 +4,10 @@
 between them differ.
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config.dictionary import DictionaryConfig
@@ -22,32 +17,20 @@ from deepseemoe.dictionary.batches import (
     Sites,
     open_stores,
     prefetched,
-    site_names,
-    valid_blocks,
-    written_names,
 )
 from deepseemoe.dictionary.curves import mirror
 from deepseemoe.dictionary.dictionary import Dictionary
-from deepseemoe.dictionary.gates import Gate, PerFeature, TopK, Weighted
-from deepseemoe.dictionary.layout import Part, parts_of
+from deepseemoe.dictionary.form import hook_points, parts_in, read_and_written
+from deepseemoe.dictionary.gating import folded, gated
 from deepseemoe.dictionary.recipe import Recipe
 from deepseemoe.dictionary.session import Checkpoints, Session
 from deepseemoe.dictionary.shards import shard_of
-from deepseemoe.dictionary.threshold import calibrate, mean_l0
+from deepseemoe.dictionary.start import untrained
 from deepseemoe.dictionary.trainer import Trainer
-from deepseemoe.dictionary.weights import (
-    Weights,
-    regressed_weights,
-    tied_weights,
-    with_skips,
-    with_thresholds,
-)
 from deepseemoe.names import Window
 from deepseemoe.runtime.checkpoints import checkpoint_path
 from deepseemoe.runtime.files import growing
 from deepseemoe.runtime.tables import digest
-
-logger = logging.getLogger(__name__)
 
 UNSEEN = {"wandb_project", "checkpoint_steps"}
 """Keys of the configuration that change no output, so none of them names it either."""
@@ -135,22 +118,6 @@ def _check_warmup(config: DictionaryConfig, n_valid: int) -> None:
         )
 
 
-def hook_points(config: DictionaryConfig) -> tuple[str, str]:
-    """Return what a dictionary reads and what it writes."""
-    if config.kind == "crosscoder":
-        return "resid_post", "resid_post"
-    return config.reads, "moe_out"
-
-
-def read_and_written(
-    config: DictionaryConfig, window: Window
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the arrays that a dictionary reads on a window, and those that it writes."""
-    reads, writes = hook_points(config)
-    both = config.kind == "transcoder" and config.reconstruct_input
-    return site_names(reads, window), written_names(reads, writes, window, reconstruct_input=both)
-
-
 def begin(
     task: Task,
     batches: Batches,
@@ -169,7 +136,8 @@ def begin(
     trains one's share of the features, and rank 0 has the dictionary, for the others to fill.
     """
     start = seed if task.config.seed is None else task.config.seed
-    dictionary = untrained(task, batches, seed=start).to(device if n_ranks == 1 else "cpu")
+    home = device if n_ranks == 1 else "cpu"
+    dictionary = untrained(task.config, task.window, batches, seed=start).to(home)
     recipe = Recipe.of(task.config, d_model=dictionary.d_model, n_slots=dictionary.n_slots)
     parts = parts_in(task.config, n_layers=dictionary.n_layers, grouped=True)
     shard, weights = shard_of(parts, rank, n_ranks), dictionary.weights.cut(dictionary.parts, parts)
@@ -196,99 +164,9 @@ def finish(
 ) -> Dictionary:
     """Set the gate of what was trained, and write its folder."""
     curves = session.curves
-    trained = _folded(dictionary) if task.config.pre_bias else dictionary
-    trained = _with_gate(trained, select, guess=curves.rows[-1]["threshold"]).to("cpu")
+    trained = folded(dictionary) if task.config.pre_bias else dictionary
+    trained = gated(trained, select, guess=curves.rows[-1]["threshold"]).to("cpu")
     with growing(task.folder) as partial:
         trained.save(partial, manifest=task.manifest)
         curves.write(partial / "training.parquet", task.manifest)
     return trained
-
-
-def untrained(task: Task, batches: Batches, *, seed: int) -> Dictionary:
-    """Return the dictionary that training starts from."""
-    config, (reads, writes) = task.config, task.hook_points
-    return Dictionary(
-        kind=config.kind,
-        window=task.window,
-        k=config.k,
-        reads=reads,
-        writes=writes,
-        weights=_initial(task, batches, seed=seed),
-        reading=batches.reads.normalisation,
-        writing=batches.writes.normalisation,
-        activation=config.activation,
-        cross_layer=config.cross_layer,
-        reconstruct_input=config.reconstruct_input,
-    )
-
-
-def parts_in(config: DictionaryConfig, *, n_layers: int, grouped: bool = False) -> tuple[Part, ...]:
-    """Return the parts of a dictionary; `grouped` cuts them at the ends of Matryoshka prefixes."""
-    return parts_of(
-        config.kind,
-        n_layers=n_layers,
-        d_dict=config.d_dict,
-        cross_layer=config.cross_layer,
-        reconstruct_input=config.reconstruct_input,
-        prefixes=config.prefixes if grouped else (),
-    )
-
-
-def _initial(task: Task, batches: Batches, *, seed: int) -> Weights:
-    """Return the weights that training starts from."""
-    config, n_layers = task.config, len(task.window.layers)
-    parts, d_model = parts_in(config, n_layers=n_layers), batches.reads.d_model
-    init_norm = 1.0 if config.decoder_norm == "unit" else config.init_norm
-    shape = {"d_model": d_model, "init_norm": init_norm, "seed": seed}
-    if config.kind == "crosscoder":
-        weights = tied_weights(parts[0], **shape)
-    else:
-        weights = regressed_weights(parts, *batches.batch(0), **shape)
-    if config.skip:
-        weights = with_skips(weights, n_layers, d_model=d_model)
-    if config.activation == "jumprelu":
-        x_TC = batches.batch(0).inputs_TC
-        weights = with_thresholds(weights, parts, x_TC, k=config.k, d_model=d_model)
-    return weights
-
-
-def _folded(dictionary: Dictionary) -> Dictionary:
-    """Return the dictionary with its decoder bias, taken from what it reads, in its encoder's."""
-    weights = dictionary.weights
-    shift_F = weights.encoders[0] @ weights.decoder_bias
-    return replace(
-        dictionary, weights=weights._replace(encoder_bias=weights.encoder_bias - shift_F)
-    )
-
-
-def _with_gate(
-    dictionary: Dictionary, stores: Sequence[ActivationStore], *, guess: float
-) -> Dictionary:
-    """Return the dictionary with its gate at inference, and how many features it lets through.
-
-    BatchTopK's threshold is set so that they are k a token on `stores`.
-    """
-    names = site_names(dictionary.reads, dictionary.window)
-
-    def blocks() -> Iterator[Tensor]:
-        for store in stores:
-            for block in valid_blocks(store, names):
-                yield torch.from_numpy(block).to(dictionary.norm_F.device)
-
-    if dictionary.activation == "batch_topk":
-        found = calibrate(dictionary, blocks, guess=guess)
-        logger.info("threshold %.4g: L0 %.2f on select, k %d", *found, dictionary.k)
-        return replace(dictionary, gate=Weighted(found.threshold), l0=found.l0)
-    gated = replace(dictionary, gate=_learned_gate(dictionary))
-    l0 = mean_l0(gated, blocks())
-    logger.info("L0 %.2f on select, k %d", l0, dictionary.k)
-    return replace(gated, l0=l0)
-
-
-def _learned_gate(dictionary: Dictionary) -> Gate:
-    """Return the gate of an activation function that needs no calibration."""
-    if dictionary.activation == "topk":
-        return TopK(dictionary.k)
-    if dictionary.activation == "jumprelu":
-        return PerFeature(dictionary.weights.thresholds.exp())
-    return Weighted(0.0)
