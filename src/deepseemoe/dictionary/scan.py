@@ -78,7 +78,7 @@ class Scanner:
     """
 
     def __init__(self) -> None:
-        self._product = torch.empty(0)
+        self._product = self._scaled = torch.empty(0)
         self._is_above = np.empty(0, dtype=bool)
         self._margin = LEAST_MARGIN
 
@@ -130,12 +130,15 @@ class Scanner:
             stop = min(first + width, job.part.n_features)
             span = slice(job.part.first + first, job.part.first + stop)
             encoder_BR = weights.encoders[job.index][first:stop].to(dtype)
-            product_TB = self._buffer(inputs_TR, stop - first)
+            self._product = product_TB = _sized(self._product, inputs_TR, stop - first)
             bias_B = weights.encoder_bias[span].to(dtype)
             torch.addmm(bias_B, inputs_TR, encoder_BR.t(), out=product_TB)
             # What is compared may be scaled; what is taken is not, so that the same entry has the
             # same bits whether it was found with a scale or without.
-            compared_TB = product_TB if share_T1 is None else product_TB * share_T1
+            compared_TB = product_TB
+            if share_T1 is not None:
+                self._scaled = compared_TB = _sized(self._scaled, inputs_TR, stop - first)
+                torch.mul(product_TB, share_T1, out=compared_TB)
             if fast := kernels.for_device(product_TB.device):
                 tokens, features, _ = fast.above(compared_TB, floor_F[span])
                 values = product_TB[tokens, features].to(job.inputs_TR.dtype)
@@ -145,13 +148,6 @@ class Scanner:
             tokens = _divided(index, stop - first)
             features = index - tokens * (stop - first) + span.start
             yield Entries(tokens, features, product_TB.take(index).to(job.inputs_TR.dtype))
-
-    def _buffer(self, inputs_TR: Tensor, width: int) -> Tensor:
-        """Return a (T, width) matrix to overwrite; fresh memory costs a fifth of the product."""
-        size, old = len(inputs_TR) * width, self._product
-        if old.numel() < size or old.dtype != inputs_TR.dtype or old.device != inputs_TR.device:
-            self._product = inputs_TR.new_empty(size)
-        return self._product[:size].view(len(inputs_TR), width)
 
     def _indices_above(self, product_TB: Tensor, floor_B: Tensor) -> Tensor:
         """Return flat indices of entries above the floor, rising."""
@@ -163,6 +159,18 @@ class Scanner:
             self._is_above = np.empty(product_TB.numel(), dtype=bool)
         is_above_TB = self._is_above[: product_TB.numel()].reshape(product_TB.shape)
         return torch.from_numpy(_places(product_TB.numpy(), floor_B.numpy(), is_above_TB))
+
+
+def _sized(old: Tensor, inputs_TR: Tensor, width: int) -> Tensor:
+    """Return a (T, width) matrix to overwrite, in the memory of an old one where that will do.
+
+    Fresh memory costs a fifth of the product.
+    """
+    size, store = len(inputs_TR) * width, old.untyped_storage()
+    is_enough = store.nbytes() >= size * inputs_TR.element_size()
+    if not is_enough or old.dtype != inputs_TR.dtype or old.device != inputs_TR.device:
+        return inputs_TR.new_empty(len(inputs_TR), width)
+    return old.as_strided((len(inputs_TR), width), (width, 1), 0)
 
 
 def _divided(index: Tensor, width: int) -> Tensor:
