@@ -87,8 +87,8 @@ NULLS: Mapping[str, Callable[[int], World]] = MappingProxyType(
         "spans": null_world,
         "documents": partial(null_world, document_level=1.0),
         "lengths": partial(null_world, by_length=True),
-        "other routing": partial(other_routing, make=worlds.world),
-        "other routing, topics": partial(other_routing, make=topics.world),
+        "other-routing": partial(other_routing, make=worlds.world),
+        "other-routing-topics": partial(other_routing, make=topics.world),
     }
 )
 """Nulls by name, made from a seed."""
