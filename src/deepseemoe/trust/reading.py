@@ -3,14 +3,17 @@
 Axes: F features, E experts, R rows of the map.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts.counts import count_firings
-from deepseemoe.experts.join import join
-from deepseemoe.experts.pairs import SURE, is_tested, layer_rows, weigh
+from deepseemoe.experts.join import Join, join
+from deepseemoe.experts.pairs import SURE, weigh
+from deepseemoe.experts.reads import read_rows
 from deepseemoe.trust.in_memory import shards
 from deepseemoe.trust.world import NO_CAUSE, World, causal_effects, unit
 
@@ -57,12 +60,8 @@ def read_world(world: World, config: ExpertsConfig, *, seed: int) -> Reading:
     """Return the map of a world of one layer; of a null, without what needs a router."""
     parts = shards(world)
     joined = join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
-    evidence = weigh(joined, config, count_firings(joined.text), seed=seed)
-    w_map_FE = np.full((evidence.features_F.size, world.n_experts), np.nan)
-    if world.router_LEM is not None:
-        w_map_FE = _by_weights(world, evidence.features_F, evidence.mean_activation_F)
-    columns = slice(0, world.n_experts)
-    rows = layer_rows(evidence, w_map_FE, columns, is_tested(config, evidence))
+    weights = None if world.router_LEM is None else partial(_by_weights, world)
+    rows = rows_of_join(joined, config, (1,), weights=weights, seed=seed)
     if world.router_LEM is None:
         return Reading(rows, None, None, None)
     pair = rows["feature"], rows["expert"]
@@ -71,6 +70,26 @@ def read_world(world: World, config: ExpertsConfig, *, seed: int) -> Reading:
     rows |= {"cosine": cosine_FE[pair], "default": _pooled(rows), "causal_dp": dp_FE[pair]}
     effect_R = world.effect_LFE[0][pair]
     return Reading(rows, effect_R, world.truth_LFE[0][pair], world.is_token_F[rows["feature"]])
+
+
+def rows_of_join(
+    joined: Join,
+    config: ExpertsConfig,
+    layers: Sequence[int],
+    *,
+    weights: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Return the rows of the map of some features and routing, as the rule `map_reads` does.
+
+    `weights` gives the map by weights (F, E) from ids and mean activations of features; without it
+    `w_map` is NaN.
+    """
+    evidence = weigh(joined, config, count_firings(joined.text), seed=seed)
+    unknown_FE = np.full((evidence.features_F.size, joined.routing.n_experts), np.nan)
+    known = (evidence.features_F, evidence.mean_activation_F)
+    w_maps = [unknown_FE if weights is None else weights(*known) for _ in layers]
+    return read_rows(config, evidence, layers, w_maps)
 
 
 def _by_weights(world: World, features: np.ndarray, mean_activation_F: np.ndarray) -> np.ndarray:
@@ -84,6 +103,11 @@ def _by_weights(world: World, features: np.ndarray, mean_activation_F: np.ndarra
 
 
 def _pooled(rows: dict[str, np.ndarray]) -> np.ndarray:
-    """Return by what pairs of all experts are ordered: which share of its expert's is below."""
+    """Return by what pairs of all experts are ordered together: their score, if they have one.
+
+    Else it is the share of its expert's pairs that a pair is before.
+    """
+    if "score" in rows:
+        return rows["score"]
     n_pairs = np.bincount(rows["expert"])[rows["expert"]]
     return 1 - (rows["rank"] - 0.5) / n_pairs
