@@ -70,6 +70,10 @@ class PlantedFeatures(NamedTuple):
     def manifest(self) -> dict:
         return {"model": "planted"}
 
+    @property
+    def n_active(self) -> int:
+        return self.features_TF.nnz
+
     def matrix(self) -> sp.csr_array:
         return self.features_TF
 

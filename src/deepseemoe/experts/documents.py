@@ -64,6 +64,8 @@ opened anew for every pass and dropped after it: memory holds one shard."""
 class DocumentStream:
     """The features of all shards of a split, in order.
 
+    `tokens` are the token ids of all valid rows, `n_active` how many activations there are.
+
     Raises ValueError where there is no valid row, or where shards are of different dictionaries.
     """
 
@@ -81,6 +83,8 @@ class DocumentStream:
                 )
         doc_ids = [shard.doc_ids[shard.is_valid] for shard in shards]
         self.documents = Documents.of_rows(np.concatenate(doc_ids))
+        self.tokens = np.concatenate([shard.token_ids[shard.is_valid] for shard in shards])
+        self.n_active = sum(shard.n_active for shard in shards)
         if not self.n_tokens:
             raise ValueError(
                 "no valid token in the feature shards; give the test split more tokens"
