@@ -18,6 +18,7 @@ from deepseemoe.config.dictionary import DictionaryConfig, ImportedConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
 from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
+from deepseemoe.config.trust import TrustConfig
 
 __all__ = [
     "ActivationsConfig",
@@ -39,5 +40,6 @@ __all__ = [
     "RunConfig",
     "Section",
     "TrainingConfig",
+    "TrustConfig",
     "load_run",
 ]

@@ -19,6 +19,7 @@ from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ModelConfig
+from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window
 
 Device = Literal["cpu", "cuda"]
@@ -94,6 +95,7 @@ class RunConfig(Section):
     experts: ExpertsConfig = ExpertsConfig()
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
+    trust: TrustConfig = TrustConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."
