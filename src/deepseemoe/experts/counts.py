@@ -12,7 +12,6 @@ Axes: T tokens, D documents, F features, H halves, X experts of all routing laye
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from deepseemoe.experts import kernels
 from deepseemoe.experts.documents import Block, DocumentStream
@@ -33,7 +32,7 @@ class PairSums(NamedTuple):
     """Sums over tokens, and over documents of products of a document's counts g, f, e and n.
 
     `both` counts the tokens on which the feature fires and the expert is chosen, `activation` and
-    `gate` add the activation z and the gate weight on them.
+    `gate` add the activation z and the gate weight on them. `n`, `n_n` and `n_documents` are (1,).
     """
 
     both: np.ndarray
@@ -52,9 +51,9 @@ class PairSums(NamedTuple):
     e_e_X: np.ndarray
     e_n_X: np.ndarray
     gate_X: np.ndarray
-    n: float
-    n_n: float
-    n_documents: float
+    n: np.ndarray
+    n_n: np.ndarray
+    n_documents: np.ndarray
 
     def layer(self, columns: slice) -> "PairSums":
         """Return the sums of the experts in some columns, without a copy."""
@@ -113,41 +112,48 @@ def count_halves(joined: Join, features: np.ndarray) -> Halves:
     """Return the sums of `features` (ids, rising) with every expert, for each half of documents."""
     n_columns = joined.routing.n_columns
     tables_HFPX = np.zeros((2, features.size, N_TABLES, n_columns))
-    margins = _Margins.zeros(features.size, n_columns)
+    margins_HFM = np.zeros((2, features.size, 4))
+    experts = [_Margins.zeros(n_columns) for _ in range(2)]
     for block in joined.text.blocks(features):
-        _add_block(joined, block, tables_HFPX, margins)
+        _add_block(joined, block, tables_HFPX, margins_HFM, experts)
     halves = (
-        PairSums(*np.moveaxis(tables_FPX, 1, 0), *(values[half] for values in margins))
-        for half, tables_FPX in enumerate(tables_HFPX)
+        PairSums(*np.moveaxis(tables_FPX, 1, 0), *margins_FM.T, *margins)
+        for tables_FPX, margins_FM, margins in zip(tables_HFPX, margins_HFM, experts, strict=True)
     )
     return Halves(*halves)
 
 
 class _Margins(NamedTuple):
-    """Sums of features, of experts and of documents, for each half."""
+    """Sums of experts and of documents, of one half."""
 
-    f_HF: np.ndarray
-    f_f_HF: np.ndarray
-    f_n_HF: np.ndarray
-    activation_HF: np.ndarray
-    e_HX: np.ndarray
-    e_e_HX: np.ndarray
-    e_n_HX: np.ndarray
-    gate_HX: np.ndarray
-    n_H: np.ndarray
-    n_n_H: np.ndarray
-    n_documents_H: np.ndarray
+    e_X: np.ndarray
+    e_e_X: np.ndarray
+    e_n_X: np.ndarray
+    gate_X: np.ndarray
+    n: np.ndarray
+    n_n: np.ndarray
+    n_documents: np.ndarray
 
     @classmethod
-    def zeros(cls, n_features: int, n_columns: int) -> "_Margins":
-        shapes = [(2, n_features)] * 4 + [(2, n_columns)] * 4 + [2] * 3
-        return cls(*map(np.zeros, shapes))
+    def zeros(cls, n_columns: int) -> "_Margins":
+        return cls(*np.zeros((4, n_columns)), *np.zeros((3, 1)))
+
+    def add(self, counts_DX: np.ndarray, lengths_D: np.ndarray, gate_X: np.ndarray) -> None:
+        """Add some documents."""
+        e_DX, n_D = counts_DX.astype(np.float64), lengths_D.astype(np.float64)
+        parts = e_DX.sum(0), (e_DX**2).sum(0), n_D @ e_DX, gate_X
+        for total, part in zip(self, (*parts, n_D.sum(), (n_D**2).sum(), n_D.size), strict=True):
+            total += part
 
 
 def _add_block(
-    joined: Join, block: Block, tables_HFPX: np.ndarray, margins: _Margins
+    joined: Join,
+    block: Block,
+    tables_HFPX: np.ndarray,
+    margins_HFM: np.ndarray,
+    experts: list[_Margins],
 ) -> None:
-    text, routing = joined
+    text, routing = joined.text, joined.routing
     rows = slice(block.start, block.stop)
     first = int(np.searchsorted(text.documents.starts, block.start))
     document_T = text.documents.between(block.start, block.stop) - first
@@ -168,45 +174,10 @@ def _add_block(
         columns_TS,
         gates_TS,
         tables_HFPX,
+        margins_HFM,
     )
-    _add_margins(margins, block.features_TF, document_T, half_D, counts_DX, lengths_D)
-    for half in (0, 1):
-        mine = half_D[document_T] == half
-        gates = gates_TS[mine].ravel().astype(np.float64)
-        margins.gate_HX[half] += np.bincount(
-            columns_TS[mine].ravel(), gates, routing.n_columns
-        )
-
-
-def _add_margins(
-    margins: _Margins,
-    features_TF: sp.csr_array,
-    document_T: np.ndarray,
-    half_D: np.ndarray,
-    counts_DX: np.ndarray,
-    lengths_D: np.ndarray,
-) -> None:
-    """Add what is known of features, of experts and of documents alone."""
-    tokens = np.arange(document_T.size + 1)
-    in_document_DT = sp.csr_array(
-        (np.ones(document_T.size), tokens[:-1], np.append(0, np.cumsum(lengths_D))),
-        shape=(lengths_D.size, document_T.size),
-    )
-    z_DF = in_document_DT @ features_TF.astype(np.float64)
-    fires = sp.csr_array(
-        (np.ones(features_TF.nnz), features_TF.indices, features_TF.indptr), features_TF.shape
-    )
-    f_DF = in_document_DT @ fires
-    for half in (0, 1):
-        mine = np.flatnonzero(half_D == half)
-        f, n, e = f_DF[mine], lengths_D[mine].astype(np.float64), counts_DX[mine].astype(np.float64)
-        margins.f_HF[half] += f.sum(0)
-        margins.f_f_HF[half] += f.multiply(f).sum(0)
-        margins.f_n_HF[half] += n @ f
-        margins.activation_HF[half] += z_DF[mine].sum(0)
-        margins.e_HX[half] += e.sum(0)
-        margins.e_e_HX[half] += (e * e).sum(0)
-        margins.e_n_HX[half] += n @ e
-        margins.n_H[half] += n.sum()
-        margins.n_n_H[half] += (n * n).sum()
-        margins.n_documents_H[half] += n.size
+    for half, margins in enumerate(experts):
+        mine_D, mine_T = half_D == half, half_D[document_T] == half
+        gates = gates_TS[mine_T].ravel().astype(np.float64)
+        gate_X = np.bincount(columns_TS[mine_T].ravel(), gates, routing.n_columns)
+        margins.add(counts_DX[mine_D], lengths_D[mine_D], gate_X)

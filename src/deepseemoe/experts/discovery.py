@@ -18,9 +18,7 @@ def simes(p: np.ndarray) -> float:
     return float(min((ordered * p.size / np.arange(1, p.size + 1)).min(initial=1.0), 1.0))
 
 
-def q_by_expert(
-    expert_R: np.ndarray, p_R: np.ndarray, level: float
-) -> tuple[np.ndarray, float]:
+def q_by_expert(expert_R: np.ndarray, p_R: np.ndarray, level: float) -> tuple[np.ndarray, float]:
     """Return q of the pairs (R,) of a layer within the tree below it, and the layer's own p.
 
     TreeBH (Bogomolov, Peterson, Benjamini and Sabatti 2021): an expert's p is Simes' over its

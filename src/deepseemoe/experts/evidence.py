@@ -161,7 +161,7 @@ def _associations(config: ExpertsConfig, halves: Halves, strata: Strata) -> Colu
     lor, low, high = statistics.clustered_log_odds(sums, config.confidence)
     rep, rep_low, rep_high = statistics.clustered_log_odds(halves.second, config.confidence)
     first = statistics.clustered_log_odds(halves.first, config.confidence)[0]
-    within = log_odds_within(strata)
+    within, error = log_odds_within(strata)
     return {
         "n_feature": margins[0].astype(np.int64),
         "n_expert": sums.e_X.astype(np.int64),
@@ -177,6 +177,7 @@ def _associations(config: ExpertsConfig, halves: Halves, strata: Strata) -> Colu
         "rd_gate": statistics.gate_difference(sums),
         "rho": statistics.rho(sums.activation, sums.activation_F[:, None], sums.e_X, sums.n),
         "lor_token": within,
+        "lor_token_se": error,
         "token_share": token_share(lor, within),
         "rep_lor": rep,
         "rep_lor_lo": rep_low,

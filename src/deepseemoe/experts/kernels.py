@@ -55,37 +55,77 @@ def add_documents(
     columns_TS: np.ndarray,
     gates_TS: np.ndarray,
     sums_HFPX: np.ndarray,
+    margins_HFM: np.ndarray,
 ):
     """Add the joint counts of every document, and their products, to the sums of its half.
 
     g, f, e and n are on how many tokens of a document both happen, the feature fires, the expert is
-    chosen, and all. P are the places named above, H the halves.
+    chosen, and all. P are the places named above, H the halves; M are the sums of f, f * f, f * n
+    and the activation.
     """
     n_columns = counts_DX.shape[1]
     for feature in numba.prange(starts.size - 1):
-        g_X = np.zeros(n_columns)
+        g_X, met_X = np.zeros(n_columns), np.empty(n_columns, np.int32)
         i, stop = starts[feature], starts[feature + 1]
         while i < stop:
-            d, first = document_T[rows[i]], i
-            sums_PX = sums_HFPX[half_D[d], feature]
+            d, first, n_met, total = document_T[rows[i]], i, 0, 0.0
+            sums_PX, margins_M = sums_HFPX[half_D[d], feature], margins_HFM[half_D[d], feature]
             while i < stop and document_T[rows[i]] == d:
                 t, z = rows[i], z_I[i]
+                total += z
                 for s in range(columns_TS.shape[1]):
                     x = columns_TS[t, s]
+                    if g_X[x] == 0:
+                        met_X[n_met] = x
+                        n_met += 1
                     g_X[x] += 1
                     sums_PX[ACTIVATION, x] += z
                     sums_PX[GATE, x] += gates_TS[t, s]
                 i += 1
             f, n = float(i - first), float(lengths_D[d])
+            margins_M[0] += f
+            margins_M[1] += f * f
+            margins_M[2] += f * n
+            margins_M[3] += total
             for x in range(n_columns):
-                g, e = g_X[x], float(counts_DX[d, x])
+                sums_PX[F_E, x] += f * counts_DX[d, x]
+            for place in range(n_met):
+                x = met_X[place]
+                g = g_X[x]
                 sums_PX[BOTH, x] += g
                 sums_PX[G_G, x] += g * g
                 sums_PX[G_F, x] += g * f
-                sums_PX[G_E, x] += g * e
+                sums_PX[G_E, x] += g * counts_DX[d, x]
                 sums_PX[G_N, x] += g * n
-                sums_PX[F_E, x] += f * e
                 g_X[x] = 0
+
+
+@numba.njit(**COMPILED)
+def select(
+    offsets: np.ndarray,
+    feature_I: np.ndarray,
+    z_I: np.ndarray,
+    is_kept_T: np.ndarray,
+    place_F: np.ndarray,
+):
+    """Return the kept rows of a CSR matrix with columns renumbered to `place_F`; -1 drops one."""
+    n_kept = 0
+    for t in range(is_kept_T.size):
+        n_kept += is_kept_T[t]
+    starts, n = np.zeros(n_kept + 1, np.int64), 0
+    features, z = np.empty(feature_I.size, np.int32), np.empty(feature_I.size, np.float32)
+    row = 0
+    for t in range(is_kept_T.size):
+        if not is_kept_T[t]:
+            continue
+        for i in range(offsets[t], offsets[t + 1]):
+            place = place_F[feature_I[i]]
+            if place >= 0:
+                features[n], z[n] = place, z_I[i]
+                n += 1
+        row += 1
+        starts[row] = n
+    return starts, features[:n], z[:n]
 
 
 @numba.njit(parallel=True, **COMPILED)
@@ -96,16 +136,18 @@ def add_strata(
     occurrences_V: np.ndarray,
     counts_VX: np.ndarray,
     columns_TS: np.ndarray,
-    agree_FX: np.ndarray,
-    differ_FX: np.ndarray,
+    sums_FPX: np.ndarray,
 ):
-    """Add the Mantel-Haenszel sums over token types: n11 n00 / N to agree, n10 n01 / N to differ.
+    """Add the Mantel-Haenszel sums over token types; P are the places R, S, PR and QS.
 
-    `type_I` is the token type of each entry. Types on which a feature never fires add nothing.
+    Of a type with N tokens, R = n11 n00 / N and S = n10 n01 / N; P and Q = 1 - P are the shares of
+    its tokens in n11 and n00, and in n10 and n01. `type_I` is the token type of each entry. Types
+    on which a feature never fires, or always, add nothing.
     """
     n_columns = counts_VX.shape[1]
     for feature in numba.prange(starts.size - 1):
         g_X = np.zeros(n_columns)
+        sums_PX = sums_FPX[feature]
         first, last = starts[feature], starts[feature + 1]
         order = np.argsort(type_I[first:last], kind="mergesort")
         place = 0
@@ -123,8 +165,12 @@ def add_strata(
                 continue
             for x in range(n_columns):
                 n11, c = g_X[x], float(counts_VX[v, x])
-                agree_FX[feature, x] += n11 * (n - m - c + n11) / n
-                differ_FX[feature, x] += (m - n11) * (c - n11) / n
+                n00, n10, n01 = n - m - c + n11, m - n11, c - n11
+                agree, differ = n11 * n00 / n, n10 * n01 / n
+                sums_PX[0, x] += agree
+                sums_PX[1, x] += differ
+                sums_PX[2, x] += agree * (n11 + n00) / n
+                sums_PX[3, x] += differ * (n10 + n01) / n
                 g_X[x] = 0
 
 

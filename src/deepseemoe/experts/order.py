@@ -33,9 +33,7 @@ def _surprise(values_R: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values_R)
     surprise = np.full(values_R.size, np.nan)
     if known.any():
-        values, first, counts = np.unique(
-            values_R[known], return_inverse=True, return_counts=True
-        )
+        values, first, counts = np.unique(values_R[known], return_inverse=True, return_counts=True)
         place = (np.cumsum(counts) - (counts - 1) / 2 - 0.5) / counts.sum()
         surprise[known] = -np.log1p(-place)[first] if values.size else 0.0
     return surprise

@@ -60,7 +60,9 @@ class Null(NamedTuple):
 
     def layer(self, columns: slice) -> "Null":
         """Return the null of the experts in some columns."""
-        parts = {name: getattr(self, name)[:, columns] for name in ("mean", "deviation", "held_out")}
+        parts = {
+            name: getattr(self, name)[:, columns] for name in ("mean", "deviation", "held_out")
+        }
         return self._replace(**parts)
 
 
@@ -176,7 +178,7 @@ def permuted_rows(documents: Documents, pi: np.ndarray, start: int, stop: int) -
 
 def permuted_counts(joined: Join, features: np.ndarray, draws: range, seed: int) -> np.ndarray:
     """Return the joint counts (draws, F, X) of some permutations, from one pass of features."""
-    text, routing = joined
+    text, routing = joined.text, joined.routing
     pis = [permutation(text.documents, seed, draw) for draw in draws]
     counts = np.zeros((len(draws), features.size, routing.n_columns), np.int32)
     for block in text.blocks(features):

@@ -29,9 +29,12 @@ READS: Columns = (
     Column("rho", pa.float32(), "z", "E[z | expert chosen] - E[z | not chosen], as RouterInterp"),
     Column("lor_token", pa.float32(), "nats", "log odds ratio within tokens of one type "
            "(Mantel-Haenszel); NaN where it fires on all occurrences of its tokens"),
+    Column("lor_token_se", pa.float32(), "nats", "its standard error, tokens of a type taken as "
+           "independent"),
     Column("token_share", pa.float32(), "share", "1 - lor_token / lor: what token identity "
            "explains; 1 where nothing is left to compare"),
-    Column("is_token", pa.bool_(), "", "flag T: token_share above .8"),
+    Column("is_token", pa.bool_(), "", "flag T: token identity explains the pair: token_share "
+           "above .8, or above .3 with nothing certain left within tokens of one type"),
     Column("beta_sel", pa.float32(), "share", "ridge regression of being chosen on all features: "
            "what one firing of mean strength adds to P(expert), the others held"),
     Column("beta_sel_lo", pa.float32(), "share", "lower bound, jackknife over documents"),

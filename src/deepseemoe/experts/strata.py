@@ -28,36 +28,43 @@ ENTRIES = 1 << 26
 
 
 class Strata(NamedTuple):
-    """Mantel-Haenszel sums (F, X): of pairs of tokens of one type that agree, and that differ."""
+    """Mantel-Haenszel sums (F, X): of pairs of tokens of one type that agree, and that differ.
+
+    The other two weigh them by how many of the type's tokens agree, or differ, for the variance.
+    """
 
     agree: np.ndarray
     differ: np.ndarray
+    agree_agree: np.ndarray
+    differ_differ: np.ndarray
 
     def layer(self, columns: slice) -> "Strata":
         """Return the sums of the experts in some columns."""
-        return Strata(self.agree[:, columns], self.differ[:, columns])
+        return Strata(*(table[:, columns] for table in self))
 
 
 def count_strata(joined: Join, features: np.ndarray) -> Strata:
     """Return the sums of `features` (ids, rising) with every expert."""
-    token_T = joined.text.tokens
-    shape = features.size, joined.routing.n_columns
-    strata = Strata(np.zeros(shape), np.zeros(shape))
-    for types in _runs(token_T, joined.text.n_active):
-        _add_run(joined, features, types, strata)
-    return strata
+    sums_FPX = np.zeros((features.size, len(Strata._fields), joined.routing.n_columns))
+    for types in _runs(joined.text.tokens, joined.text.n_active):
+        _add_run(joined, features, types, sums_FPX)
+    return Strata(*np.moveaxis(sums_FPX, 1, 0))
 
 
-def log_odds_within(strata: Strata) -> np.ndarray:
-    """Return the log odds ratio within token types, nats; NaN where no type says anything.
+def log_odds_within(strata: Strata) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log odds ratio within token types, nats, and its standard error.
 
-    A type says something where the feature fires on some of its occurrences but not on all. As to
-    the cells of a single table, 1/2 is added to either side, so that little evidence gives a value
-    near 0.
+    Both NaN where no type says anything: one does where the feature fires on some of its
+    occurrences but not on all. As to the cells of a single table, 1/2 is added to either side, so
+    that little evidence gives a value near 0. The error is that of Robins, Breslow and Greenland
+    (1986), which takes the tokens of a type as independent.
     """
     total = strata.agree + strata.differ
-    odds = np.log(strata.agree + 0.5) - np.log(strata.differ + 0.5)
-    return np.where(total > 0, odds, np.nan)
+    r, s = strata.agree + 0.5, strata.differ + 0.5
+    pr, qs = strata.agree_agree + 0.25, strata.differ_differ + 0.25
+    variance = pr / (2 * r * r) + (r - pr + s - qs) / (2 * r * s) + qs / (2 * s * s)
+    known = np.where(total > 0, 1.0, np.nan)
+    return np.log(r / s) * known, np.sqrt(variance) * known
 
 
 def token_share(lor: np.ndarray, lor_token: np.ndarray) -> np.ndarray:
@@ -80,9 +87,9 @@ def _runs(token_T: np.ndarray, n_active: int) -> Iterator[np.ndarray]:
         yield types[run == one]
 
 
-def _add_run(joined: Join, features: np.ndarray, types: np.ndarray, strata: Strata) -> None:
+def _add_run(joined: Join, features: np.ndarray, types: np.ndarray, sums_FPX: np.ndarray) -> None:
     """Add what the occurrences of some types say."""
-    text, routing = joined
+    text, routing = joined.text, joined.routing
     place_of_type = np.full(int(text.tokens.max()) + 1, -1, np.int32)
     place_of_type[types] = np.arange(types.size, dtype=np.int32)
     place_T = place_of_type[text.tokens]
@@ -102,6 +109,5 @@ def _add_run(joined: Join, features: np.ndarray, types: np.ndarray, strata: Stra
         np.bincount(place_T[at], minlength=types.size),
         counts_VX,
         columns_TS,
-        strata.agree,
-        strata.differ,
+        sums_FPX,
     )

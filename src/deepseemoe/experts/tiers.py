@@ -10,6 +10,9 @@ from deepseemoe.experts.discovery import SURE
 TOKEN_SHARE = 0.8
 """Share of a log odds ratio that goes away within token types, above which the token explains it."""
 
+PART_SHARE, CERTAIN = 0.3, 2.0
+"""Share that must go away in any case, and standard errors that what is left must reach."""
+
 Rows = dict[str, np.ndarray]
 
 REASONS = {
@@ -51,8 +54,16 @@ def tiers(rows: Rows) -> np.ndarray:
 
 
 def is_token(rows: Rows) -> np.ndarray:
-    """Return which pairs (R,) token identity explains: little is left within token types."""
-    return rows["token_share"] > TOKEN_SHARE
+    """Return which pairs (R,) token identity explains, as far as can be told.
+
+    Little is left within token types; or part of it goes away, and what is left is no more than
+    its own error allows where there is nothing. Token features that a dictionary sees with noise
+    have such pairs: firings that it misses say nothing of the router.
+    """
+    left = np.sign(rows["lor"]) * rows["lor_token"]
+    is_lost = left < CERTAIN * rows["lor_token_se"]
+    share = rows["token_share"]
+    return (share > TOKEN_SHARE) | ((share > PART_SHARE) & is_lost)
 
 
 def reasons(rows: Rows, why_no_effect: np.ndarray) -> np.ndarray:

@@ -27,6 +27,9 @@ class HeldArray(NamedTuple):
     def whole(self) -> np.ndarray:
         return self.values
 
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        return self.values[rows]
+
 
 class HeldStore:
     """As an `ActivationStore`: one row a token, permuted, with the way back."""
@@ -106,6 +109,9 @@ def shards(world: World, n_shards: int = 1, *, layers: Sequence[int] = (1,)) -> 
         ids, weights = world.experts_TLK[row, place], world.weights_TLK[row, place]
         arrays[f"expert_ids/L{layer:02d}"] = np.where(is_valid[:, None], ids, 0).astype(ids.dtype)
         arrays[f"expert_weights/L{layer:02d}"] = weights
+        if world.router_LEM is not None:
+            logits_TE = world.scores(world.residual_TM, place) - world.bias_LE[place]
+            arrays[f"router_logits/L{layer:02d}"] = logits_TE[row].astype(np.float32)
     silent = sp.diags_array(is_valid.astype(np.float32))
     features = (silent @ world.features_TF[row]).tocsr()
     features.eliminate_zeros()

@@ -10,7 +10,10 @@ import numpy as np
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts.counts import count_firings
 from deepseemoe.experts.join import join
-from deepseemoe.experts.pairs import SURE, is_tested, layer_rows, weigh
+from deepseemoe.experts.discovery import SURE
+from deepseemoe.experts.evidence import weigh
+from deepseemoe.experts.order import combined
+from deepseemoe.experts.rows import layer_rows
 from deepseemoe.trust.in_memory import shards
 from deepseemoe.trust.world import NO_CAUSE, World, causal_effects, unit
 
@@ -57,18 +60,21 @@ def read_world(world: World, config: ExpertsConfig, *, seed: int) -> Reading:
     """Return the map of a world of one layer; of a null, without what needs a router."""
     parts = shards(world)
     joined = join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
-    evidence = weigh(joined, config, count_firings(joined.text), seed=seed)
-    w_map_FE = np.full((evidence.features_F.size, world.n_experts), np.nan)
-    if world.router_LEM is not None:
-        w_map_FE = _by_weights(world, evidence.features_F, evidence.mean_activation_F)
-    columns = slice(0, world.n_experts)
-    rows = layer_rows(evidence, w_map_FE, columns, is_tested(config, evidence))
+    evidence = next(weigh(joined, config, count_firings(joined.text), seed=seed))
+    features = evidence.features_F
     if world.router_LEM is None:
-        return Reading(rows, None, None, None)
+        return Reading(layer_rows(1, evidence)[0], None, None, None)
+    dp_FE = causal_effects(world, world.features_TF, world.decoder_FM, most=N_CAUSAL)[0]
+    rows, _ = layer_rows(
+        1,
+        evidence,
+        w_map_FE=_by_weights(world, features, evidence.mean_activation_F),
+        effects={"causal_dp": dp_FE[features], "reason": np.array("", dtype=object)},
+    )
     pair = rows["feature"], rows["expert"]
     cosine_FE = unit(world.decoder_FM) @ unit(world.router_LEM[0]).T
-    dp_FE = causal_effects(world, world.features_TF, world.decoder_FM, most=N_CAUSAL)[0]
-    rows |= {"cosine": cosine_FE[pair], "default": _pooled(rows), "causal_dp": dp_FE[pair]}
+    score = combined(rows["beta_sel"], rows["beta_logit"], rows["causal_dp"])
+    rows |= {"cosine": cosine_FE[pair], "default": score}
     effect_R = world.effect_LFE[0][pair]
     return Reading(rows, effect_R, world.truth_LFE[0][pair], world.is_token_F[rows["feature"]])
 
@@ -81,9 +87,3 @@ def _by_weights(world: World, features: np.ndarray, mean_activation_F: np.ndarra
         router_EM = router_EM * world.gain_M
         scale = float(np.sqrt((world.residual_TM**2).mean(1)).mean())
     return world.decoder_FM[features] @ router_EM.T * (mean_activation_F[:, None] / scale)
-
-
-def _pooled(rows: dict[str, np.ndarray]) -> np.ndarray:
-    """Return by what pairs of all experts are ordered: which share of its expert's is below."""
-    n_pairs = np.bincount(rows["expert"])[rows["expert"]]
-    return 1 - (rows["rank"] - 0.5) / n_pairs

@@ -9,7 +9,7 @@ from deepseemoe.experts import conjugate, gram, ridge
 from deepseemoe.experts.counts import count_firings, count_pairs
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.join import join
-from deepseemoe.experts.pairs import supported_features
+from deepseemoe.experts.evidence import supported_features
 from deepseemoe.experts.statistics import effective_clusters
 
 
