@@ -159,7 +159,7 @@ def scipy_permutations(files: Files) -> float:
 
 
 def reading(files: Files) -> float:
-    """The floor: all that is on disk, decoded."""
+    """Read and decode all that is on disk: the floor."""
     shard = FeatureShard.open(files.shard)
     parts = shard.values, shard.features, shard.offsets, shard.doc_ids, shard.is_valid
     experts, weights = np.load(files.experts), np.load(files.weights)
@@ -185,7 +185,7 @@ def scipy_products(files: Files) -> float:
 
 
 def duckdb_join(files: Files, threads: int) -> float:
-    """A join and a group by."""
+    """Join and group."""
     import duckdb
 
     with duckdb.connect(config={"threads": threads}) as connection:
@@ -197,7 +197,7 @@ def duckdb_join(files: Files, threads: int) -> float:
 
 
 def polars_join(files: Files) -> float:
-    """A streaming join and group by; its threads are set before it is imported."""
+    """Join and group in a stream; threads are set before polars is imported."""
     import polars as pl
 
     features, routing = pl.scan_parquet(files.features), pl.scan_parquet(files.routing)

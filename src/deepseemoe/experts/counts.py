@@ -32,7 +32,7 @@ class PairSums(NamedTuple):
     """Sums over tokens, and over documents of products of a document's counts g, f, e and n.
 
     `both` counts the tokens on which the feature fires and the expert is chosen, `activation` and
-    `gate` add the activation z and the gate weight on them. `n`, `n_n` and `n_documents` are (1,).
+    `gate` add the activation z and the gate weight on them.
     """
 
     both: np.ndarray
@@ -51,9 +51,9 @@ class PairSums(NamedTuple):
     e_e_X: np.ndarray
     e_n_X: np.ndarray
     gate_X: np.ndarray
-    n: np.ndarray
-    n_n: np.ndarray
-    n_documents: np.ndarray
+    n: float
+    n_n: float
+    n_documents: float
 
     def layer(self, columns: slice) -> "PairSums":
         """Return the sums of the experts in some columns, without a copy."""
@@ -117,7 +117,7 @@ def count_halves(joined: Join, features: np.ndarray) -> Halves:
     for block in joined.text.blocks(features):
         _add_block(joined, block, tables_HFPX, margins_HFM, experts)
     halves = (
-        PairSums(*np.moveaxis(tables_FPX, 1, 0), *margins_FM.T, *margins)
+        PairSums(*np.moveaxis(tables_FPX, 1, 0), *margins_FM.T, *margins[:4], *margins.totals)
         for tables_FPX, margins_FM, margins in zip(tables_HFPX, margins_HFM, experts, strict=True)
     )
     return Halves(*halves)
@@ -137,6 +137,11 @@ class _Margins(NamedTuple):
     @classmethod
     def zeros(cls, n_columns: int) -> "_Margins":
         return cls(*np.zeros((4, n_columns)), *np.zeros((3, 1)))
+
+    @property
+    def totals(self) -> tuple[float, ...]:
+        """n, n * n and the number of documents."""
+        return tuple(float(total[0]) for total in self[4:])
 
     def add(self, counts_DX: np.ndarray, lengths_D: np.ndarray, gate_X: np.ndarray) -> None:
         """Add some documents."""

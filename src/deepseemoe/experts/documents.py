@@ -19,7 +19,7 @@ from deepseemoe.experts import kernels
 from deepseemoe.features.store import FeatureShard
 
 BLOCK_TOKENS = 65_536
-"""Rows of a block, one more document may stand over; many, so that each feature's row of a table is read seldom."""
+"""Rows of a block, one more document may stand over; many, for each block reads whole tables."""
 
 
 class Block(NamedTuple):

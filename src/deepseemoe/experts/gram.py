@@ -74,7 +74,7 @@ def folds_of(text: DocumentStream, start: int, stop: int) -> np.ndarray:
 
 
 def solve(products: Products, penalties: np.ndarray) -> np.ndarray:
-    """Return coefficients (penalties, F, X) of ridge regressions on centred features of unit spread.
+    """Return coefficients (penalties, F, X) of ridge regressions on features of unit spread.
 
     `products` have no axis of folds. A penalty is in units of tokens times squared spread; features
     that never vary get 0.

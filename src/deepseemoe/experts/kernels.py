@@ -35,6 +35,18 @@ def add_joint(starts: np.ndarray, rows: np.ndarray, columns_TS: np.ndarray, coun
                 counts_FX[f, columns_TS[rows[i], s]] += 1
 
 
+@numba.njit(parallel=True, **COMPILED)
+def add_roots(
+    counts_NX: np.ndarray, rows: np.ndarray, total_FX: np.ndarray, squares_FX: np.ndarray
+):
+    """Add sqrt(count + 3/8), and its square, to the `rows` of two tables."""
+    for place in numba.prange(rows.size):
+        for x in range(counts_NX.shape[1]):
+            square = counts_NX[place, x] + 0.375
+            total_FX[rows[place], x] += np.sqrt(square)
+            squares_FX[rows[place], x] += square
+
+
 @numba.njit(**COMPILED)
 def add_choices(document_T: np.ndarray, columns_TS: np.ndarray, counts_DX: np.ndarray):
     """Add to `counts_DX` how many tokens of a document (or any other group) chose an expert."""
@@ -182,7 +194,7 @@ def decode(
     weights_FX: np.ndarray,
     out_TX: np.ndarray,
 ):
-    """Add to `out_TX` the sum of z times the weights of each token's features (entries by token)."""
+    """Add to `out_TX` the sum of z times weights over each token's features (entries by token)."""
     for t in numba.prange(starts.size - 1):
         for i in range(starts[t], starts[t + 1]):
             z, row = z_I[i], weights_FX[features[i]]
@@ -198,7 +210,7 @@ def gather(
     values_TX: np.ndarray,
     out_FX: np.ndarray,
 ):
-    """Add to `out_FX` the sum of z times the values of each feature's tokens (entries by feature)."""
+    """Add to `out_FX` the sum of z times values over each feature's tokens (entries by feature)."""
     for f in numba.prange(starts.size - 1):
         for i in range(starts[f], starts[f + 1]):
             z, row = z_I[i], values_TX[rows[i]]

@@ -89,9 +89,7 @@ def permute(
     progress = Progress("permutations", n_permutations, unit="permutations")
     for stop in _rounds(n_permutations):
         for counts in _draws(joined, features[alive], range(done, stop), seed):
-            root = stabilised(counts)
-            total[alive] += root
-            squares[alive] += counts + 0.375
+            kernels.add_roots(counts, alive, total, squares)
         n_draws_F[alive] = stop
         progress.advance(stop - done)
         done = stop

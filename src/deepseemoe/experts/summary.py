@@ -94,11 +94,11 @@ class Summary:
         n, least = self._joined.text.documents.n_documents, self._config.min_documents
         if n < least:
             return (
-                f"{n} documents in the test split, but a feature must fire in {least} to be tested; "
-                "give the test split more text (corpus.n_tokens.test)"
+                f"{n} documents in the test split, but a feature must fire in {least} to be "
+                "tested; give the test split more text (corpus.n_tokens.test)"
             )
         return (
             f"no feature fires on {self._config.min_tokens} tokens in {least} documents with "
-            f"{self._config.min_expected:g} expected joint tokens; give the test split more text, or "
-            "lower experts.min_tokens, min_documents or min_expected"
+            f"{self._config.min_expected:g} expected joint tokens; give the test split more text, "
+            "or lower experts.min_tokens, min_documents or min_expected"
         )

@@ -1,4 +1,4 @@
-"""How far to believe a pair: tiers of evidence, the flag of token identity, what is missing and why.
+"""How far to believe a pair: tiers of evidence, the flag of token identity, what is missing.
 
 Axes: R pairs of one layer.
 """
@@ -8,7 +8,7 @@ import numpy as np
 from deepseemoe.experts.discovery import SURE
 
 TOKEN_SHARE = 0.8
-"""Share of a log odds ratio that goes away within token types, above which the token explains it."""
+"""Share of a log odds ratio that goes away within token types and leaves the token as cause."""
 
 PART_SHARE, CERTAIN = 0.3, 2.0
 """Share that must go away in any case, and standard errors that what is left must reach."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from deepseemoe.names import Site
 from deepseemoe.trust.world import World
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts.counts import count_firings
-from deepseemoe.experts.join import join
 from deepseemoe.experts.discovery import SURE
 from deepseemoe.experts.evidence import weigh
+from deepseemoe.experts.join import join
 from deepseemoe.experts.order import combined
 from deepseemoe.experts.rows import layer_rows
 from deepseemoe.trust.in_memory import shards

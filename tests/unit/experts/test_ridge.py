@@ -8,10 +8,9 @@ from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import conjugate, gram, ridge
 from deepseemoe.experts.counts import count_firings, count_pairs
 from deepseemoe.experts.documents import DocumentStream
-from deepseemoe.experts.join import join
 from deepseemoe.experts.evidence import supported_features
+from deepseemoe.experts.join import join
 from deepseemoe.experts.statistics import effective_clusters
-
 
 SURE = {"confidence": 0.95, "clusters_F": np.full(30, np.inf)}
 
