@@ -1,10 +1,9 @@
 """Routers that must do without some experts decide again among the rest: bans and masks.
 
-What follows is what a model does that never had these experts, up to rounding. A ban closes the
-same experts to all tokens; a mask closes to each token those that it likes best (`mask_top`). Under
-group-limited routing (DeepSeek-V2 and V3) groups keep their places and sizes on paper: a group is
-as good as the experts that it has left, and one that has none left is never taken while another has
-some.
+Under a ban follows what a model does that never had these experts, up to rounding; a mask takes
+from each token's choice those that it likes best (`mask_top`). Under group-limited routing
+(DeepSeek-V2 and V3) groups keep their places and sizes on paper: a group is as good as the experts
+that it has left, and one that has none left is never taken while another has some.
 
 Axes: T tokens, D d_model, E experts, G groups of experts.
 """
@@ -17,8 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from deepseemoe.model.changes import Changes, expert_problems
 from deepseemoe.model.hook_points import Decoder
-from deepseemoe.model.mask_top import with_best_closed
-from deepseemoe.model.routers import Routing, group_limit
+from deepseemoe.model.routers import Closed, Routing, group_limit
 from deepseemoe.names import layer_name
 
 
@@ -26,13 +24,14 @@ class ReroutedRouter:
     """A router that decides without some experts, by a hook that replaces its output."""
 
     def __init__(self, decoder: Decoder, layer: int, changes: Changes):
-        banned, self._n_masked = changes.bans.get(layer, ()), changes.n_masked.get(layer, 0)
+        banned = changes.bans.get(layer, frozenset())
         self.name = f"the {'ban' if banned else 'mask'} at {layer_name(layer)}"
         self.layer = layer
         self.n_fired = 0
         self._spec = decoder.spec
         self._router = decoder.router(layer)
-        self._is_banned_E = _mask(self._router, banned) if banned else None
+        is_banned_E = _mask(self._router, banned) if banned else None
+        self._closed = Closed(is_banned_E, changes.n_masked.get(layer, 0))
 
     def install(self) -> RemovableHandle:
         """Return the handle of a new hook on the router."""
@@ -40,11 +39,7 @@ class ReroutedRouter:
 
     def route(self, x_TD: Tensor) -> Routing:
         """Return what the router decides on inputs (T, D)."""
-        is_closed, route = self._is_banned_E, self._spec.route
-        if self._n_masked:
-            ungrouped_TE = route(self._router, x_TD, is_closed).ungrouped_TE
-            is_closed = with_best_closed(ungrouped_TE, self._n_masked, is_closed)
-        return route(self._router, x_TD, is_closed)
+        return self._spec.route(self._router, x_TD, self._closed)
 
     def _decide_again(self, router: nn.Module, args: tuple, output: tuple) -> tuple:
         self.n_fired += 1

@@ -52,7 +52,7 @@ def union(many: Iterable[Changes]) -> Changes:
     return Changes(
         _added(parts.bans, frozenset.union),
         _added(parts.n_masked, int.__add__),
-        dict(sorted(chain.from_iterable(asked.items() for asked in parts.top_k))),
+        dict(chain.from_iterable(asked.items() for asked in parts.top_k)),
         _added(parts.drops, frozenset.union),
         frozenset().union(*parts.without_shared),
     )

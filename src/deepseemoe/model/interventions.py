@@ -37,10 +37,11 @@ class Interventions:
         """Have each token do without the best share of its experts: `{8: 1 / 16}` is 4 of 64.
 
         The best are those with the highest selection scores of the token, among those not banned
-        and before groups are limited. The token does what it would if they were banned: the next
-        top_k are chosen (DeepSeekMoE, Fig. 4). The number of experts is rounded to the nearest;
-        masks inside masks add up. Raises ValueError for layers without experts, shares outside
-        [0, 1) or too small for one expert, and where a token might have too few experts left.
+        and before groups are limited. Of the rest the best top_k are chosen (DeepSeekMoE, Fig. 4),
+        with scores as they were; those of masked experts are -inf in `route`. The number of
+        experts is rounded to the nearest; masks inside masks add up. Raises ValueError for layers
+        without experts, shares outside [0, 1) or too small for one expert, and where a token
+        might have too few experts left.
         """
         return self._changed(Changes(n_masked=n_masked_of(self._decoder, shares)), MASKS)
 

@@ -15,7 +15,7 @@ from deepseemoe.model.ban import ReroutedRouter
 from deepseemoe.model.changes import Changes, Handle, Hooked, union
 from deepseemoe.model.hook_points import Decoder
 from deepseemoe.model.hooking import check, hooked_by
-from deepseemoe.model.routers import Routing
+from deepseemoe.model.routers import OPEN, Routing
 from deepseemoe.model.tap import Edit, Tap
 from deepseemoe.model.without_shared import shared_edits
 from deepseemoe.names import HOOK_POINTS, ROUTING_ARRAYS, Site
@@ -92,7 +92,7 @@ class Taps:
         for hooked in self._hooked:
             if isinstance(hooked, ReroutedRouter) and hooked.layer == layer:
                 return hooked.route(x_TD)
-        return self._decoder.spec.route(self._decoder.router(layer), x_TD, None)
+        return self._decoder.spec.route(self._decoder.router(layer), x_TD, OPEN)
 
     @property
     def stops_early(self) -> bool:
