@@ -5,18 +5,18 @@ from itertools import permutations
 
 import pytest
 import torch
-from changed_moe import (
-    most_active,
-    slow_masked_routing,
-    with_silent_experts,
-    with_silent_shared,
-    with_top_k,
+from changed_moe import most_active, with_silent_shared, with_top_k
+from intervention_claims import (
+    a_drop_is_a_model_whose_experts_write_nothing,
+    a_mask_is_what_slow_loops_decide,
+    an_active_k_is_the_model_of_that_configuration,
+    everywhere,
+    same_to_the_bit,
+    without_shared_is_a_model_whose_shared_experts_write_nothing,
 )
 from moe_claims import (
-    Acts,
     at,
     close,
-    experts_get_the_recorded_decisions,
     recomputed_routing_is_the_routing_that_was_used,
     recorded,
 )
@@ -45,28 +45,17 @@ def model() -> MoeModel:
     return MoeModel(tiny_network("qwen3_moe"))
 
 
-def same_to_the_bit(acts: Acts, others: Acts) -> None:
-    """Assert that two forward passes had the same values everywhere."""
-    assert acts.keys() == others.keys()
-    assert [name for name in acts if not torch.equal(acts[name], others[name])] == []
-
-
-def everywhere(model: MoeModel) -> Acts:
-    """Return all recorded values, and the logits."""
-    return {**recorded(model, TOKENS), "logits": model.logits(TOKENS)}
-
-
 @TYPES
 @EVERY_FAMILY
 def test_a_drop_is_a_model_whose_experts_write_nothing(family, dtype):
     model = model_of(family, dtype)
     first, *_ = model.moe_layers
     drops = {layer: [1, 4, 6] for layer in model.moe_layers}
+    a_drop_is_a_model_whose_experts_write_nothing(model, drops, TOKENS)
     plain = recorded(model, TOKENS)
     with model.drop(drops):
-        dropped = everywhere(model)
+        dropped = recorded(model, TOKENS)
         recomputed_routing_is_the_routing_that_was_used(model, dropped)
-    same_to_the_bit(dropped, everywhere(with_silent_experts(model, drops)))
     routing = ("expert_ids", "expert_weights", "router_logits")
     for now, before in zip(at(dropped, first, *routing), at(plain, first, *routing), strict=True):
         assert torch.equal(now, before)
@@ -91,13 +80,8 @@ def test_what_a_drop_takes_is_the_weighted_output_of_its_experts(family):
 @pytest.mark.parametrize("family", SHARED)
 def test_a_model_without_shared_is_one_whose_shared_experts_write_nothing(family, dtype):
     model = model_of(family, dtype)
-    with model.without_shared(model.moe_layers):
-        acts = everywhere(model)
-    same_to_the_bit(acts, everywhere(with_silent_shared(model, list(model.moe_layers))))
-    assert not at(acts, model.moe_layers[0], "shared_out")[0].any()
-    with model.without_shared(model.moe_layers[1:]):
-        acts = everywhere(model)
-    same_to_the_bit(acts, everywhere(with_silent_shared(model, list(model.moe_layers[1:]))))
+    for layers in (list(model.moe_layers), list(model.moe_layers[1:])):
+        without_shared_is_a_model_whose_shared_experts_write_nothing(model, layers, TOKENS)
 
 
 @TYPES
@@ -105,34 +89,17 @@ def test_a_model_without_shared_is_one_whose_shared_experts_write_nothing(family
 def test_an_active_k_is_the_model_of_that_configuration(family, dtype):
     model = model_of(family, dtype)
     for k in (1, 2, model.top_k + 1, most_active(model)):
-        with model.active_k(dict.fromkeys(model.moe_layers, k)):
-            acts = everywhere(model)
-            experts_get_the_recorded_decisions(model, TOKENS)
-            for layer in model.moe_layers:
-                x, ids, weights = at(acts, layer, "moe_in", "expert_ids", "expert_weights")
-                again = model.route(layer, x)
-                assert ids.shape[1] == k
-                assert torch.equal(again.ids_TK, ids)
-                assert torch.equal(again.weights_TK, weights)
-        same_to_the_bit(acts, everywhere(with_top_k(model, k)))
+        an_active_k_is_the_model_of_that_configuration(model, k, TOKENS)
 
 
 @EVERY_FAMILY
 @pytest.mark.parametrize("n_masked", [1, 3])
 def test_a_mask_is_what_slow_loops_over_the_published_rules_decide(family, n_masked):
     model = model_of(family)
+    a_mask_is_what_slow_loops_decide(model, n_masked, TOKENS, banned=(2,))
     shares = dict.fromkeys(model.moe_layers, n_masked / model.n_experts)
-    with model.ban(dict.fromkeys(model.moe_layers, (2,))), model.mask_top(shares):
-        acts = recorded(model, TOKENS)
-        recomputed_routing_is_the_routing_that_was_used(model, acts)
-        experts_get_the_recorded_decisions(model, TOKENS)
-    for layer in model.moe_layers:
-        x, ids, weights = at(acts, layer, "moe_in", "expert_ids", "expert_weights")
-        slow = slow_masked_routing(model, layer, x, n_masked=n_masked, banned=(2,))
-        for token, expected in enumerate(slow):
-            found = dict(zip(ids[token].tolist(), weights[token].tolist(), strict=True))
-            assert found.keys() == expected.keys()
-            assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    with model.mask_top(shares):
+        recomputed_routing_is_the_routing_that_was_used(model, recorded(model, TOKENS))
 
 
 @TYPES
@@ -172,7 +139,7 @@ def test_a_mask_lets_groups_be_as_good_as_the_experts_left_to_a_token(family, dt
 @EVERY_FAMILY
 def test_interventions_that_ask_for_nothing_change_no_bit(family):
     model = model_of(family)
-    before = everywhere(model)
+    before = everywhere(model, TOKENS)
     layers = model.moe_layers
     with (
         model.drop(dict.fromkeys(layers, ())),
@@ -180,8 +147,8 @@ def test_interventions_that_ask_for_nothing_change_no_bit(family):
         model.active_k(dict.fromkeys(layers, model.top_k)),
         model.without_shared([]),
     ):
-        same_to_the_bit(everywhere(model), before)
-    same_to_the_bit(everywhere(model), before)
+        same_to_the_bit(everywhere(model, TOKENS), before)
+    same_to_the_bit(everywhere(model, TOKENS), before)
 
 
 @TYPES
@@ -193,9 +160,9 @@ def test_one_more_routed_expert_in_place_of_shared_ones_is_the_changed_model(fam
         model.without_shared(layers),
         model.active_k(dict.fromkeys(layers, model.top_k + 1)),
     ):
-        acts = everywhere(model)
+        acts = everywhere(model, TOKENS)
     other = with_top_k(with_silent_shared(model, list(layers)), model.top_k + 1)
-    same_to_the_bit(acts, everywhere(other))
+    same_to_the_bit(acts, everywhere(other, TOKENS))
 
 
 @EVERY_FAMILY
@@ -212,16 +179,16 @@ def test_the_order_in_which_interventions_begin_does_not_matter(family):
     if family in SHARED:
         begin[3:3] = [lambda: model.without_shared(layers)]
         begin[-1] = lambda: model.edit({f"shared_out/L{layers[0]:02d}": lambda x: x + 1})
-    plain, found = everywhere(model), []
+    plain, found = everywhere(model, TOKENS), []
     for order in list(permutations(begin))[:: 120 if family in SHARED else 24]:
         with ExitStack() as stack:
             for one in order:
                 stack.enter_context(one())
-            found.append(everywhere(model))
+            found.append(everywhere(model, TOKENS))
     for other in found[1:]:
         same_to_the_bit(other, found[0])
     assert not torch.isin(found[0][f"expert_ids/L{layers[0]:02d}"], torch.tensor([0])).any()
-    same_to_the_bit(everywhere(model), plain)
+    same_to_the_bit(everywhere(model, TOKENS), plain)
 
 
 def test_interventions_inside_each_other_add_up_and_end_apart(model):
