@@ -43,7 +43,7 @@ def with_top_k(model: MoeModel, k: int) -> MoeModel:
     kernel = model.network.config._attn_implementation
     with torch.random.fork_rng():
         network = type(model.network)._from_config(config, attn_implementation=kernel)
-    network.to(model.dtype).load_state_dict(model.network.state_dict())
+    network.to(model.device, model.dtype).load_state_dict(model.network.state_dict())
     changed = MoeModel(network)
     assert changed.top_k == k
     return changed
