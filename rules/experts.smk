@@ -36,6 +36,37 @@ rule map_reads:
         "../workflow/scripts/map_reads.py"
 
 
+rule measure_effects:
+    """Measure what routers choose with each feature and without it, all else as it was or not."""
+    input:
+        features=feature_shards(),
+        tokens=corpus_shards("test"),
+        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
+        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
+        model=model_folder(),
+    output:
+        effects="<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
+    log:
+        "<logs>/{run}/measure_effects/{dictionary}-{window}.log",
+    benchmark:
+        "<benchmarks>/{run}/measure_effects/{dictionary}-{window}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        **gpu("experts"),
+        mem_mb=8000,
+    params:
+        config=RUN.stage("experts"),
+        model=model_params(),
+        n_layers=RUN.n_layers_read(),
+        seed=RUN.seed,
+    message:
+        "Measuring effects of {wildcards.dictionary} on {wildcards.window}"
+    script:
+        "../workflow/scripts/measure_effects.py"
+
+
 rule map_writes:
     """Map which experts write which features of a transcoder."""
     input:

@@ -50,11 +50,10 @@ def written_before(dictionary: Dictionary, layer: int) -> np.ndarray:
     A crosscoder's: its decoder of resid_post one layer below. A transcoder's: the sum of what it
     adds by moe_out at layers below; 0 for features that read this layer or a later one.
     """
-    decoder_FLD = _floats(dictionary.decoder_FLD)
-    place = layer - dictionary.window.first
+    decoder_FLD, place = dictionary.decoder_FLD, layer - dictionary.window.first
     if dictionary.kind == "crosscoder":
-        return decoder_FLD[:, place - 1]
-    return decoder_FLD[:, :place].sum(1)
+        return _floats(decoder_FLD[:, place - 1])
+    return _floats(decoder_FLD[:, :place].sum(1))
 
 
 @torch.inference_mode()
