@@ -14,18 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from deepseemoe.experts import kernels
-from deepseemoe.experts.documents import Block, DocumentStream
+from deepseemoe.experts.documents import Block
 from deepseemoe.experts.join import Join, Routing
 
 N_TABLES = 8
 """Tables (F, X) of float64 that the sums of a half take."""
-
-
-class Firings(NamedTuple):
-    """On how many tokens, and in how many documents, each feature fires."""
-
-    tokens_F: np.ndarray
-    documents_F: np.ndarray
 
 
 class PairSums(NamedTuple):
@@ -80,20 +73,6 @@ class Halves(NamedTuple):
     def whole(self) -> PairSums:
         """The sums over all documents."""
         return self.first.plus(self.second)
-
-
-def count_firings(text: DocumentStream) -> Firings:
-    """Return how often and how widely every feature fires, which decides what is tested."""
-    tokens, documents = np.zeros((2, text.d_dict), np.int64)
-    for block in text.blocks():
-        columns = block.features_TF.tocsc()
-        document_T = text.documents.between(block.start, block.stop)
-        column = np.repeat(np.arange(text.d_dict), np.diff(columns.indptr))
-        key = column * (document_T[-1] + 1) + document_T[columns.indices]
-        opens = np.flatnonzero(np.diff(key, prepend=-1))
-        tokens += np.diff(columns.indptr)
-        documents += np.bincount(column[opens], minlength=text.d_dict)
-    return Firings(tokens, documents)
 
 
 def count_choices(routing: Routing) -> np.ndarray:

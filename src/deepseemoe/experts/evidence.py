@@ -13,11 +13,12 @@ import numpy as np
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import statistics
-from deepseemoe.experts.counts import N_TABLES, Firings, Halves, count_halves
+from deepseemoe.experts.counts import N_TABLES, Halves, count_halves
 from deepseemoe.experts.join import Join
 from deepseemoe.experts.permutation import Null, p_values, permute, z_scores
 from deepseemoe.experts.ridge import Coefficients, Regression, regression
 from deepseemoe.experts.strata import Strata, count_strata, log_odds_within, token_share
+from deepseemoe.experts.support import Firings, supported_features
 
 TABLE_BYTES = 4 << 30
 """Memory for the tables (F, X) of the layers that are counted together."""
@@ -54,12 +55,6 @@ class _Counted(NamedTuple):
     null: Null
     choices: Coefficients
     logits: Coefficients | None
-
-
-def supported_features(config: ExpertsConfig, firings: Firings) -> np.ndarray:
-    """Return the ids of features that fire on enough tokens, in enough documents."""
-    is_wide = firings.documents_F >= config.min_documents
-    return np.flatnonzero((firings.tokens_F >= config.min_tokens) & is_wide)
 
 
 def weigh(

@@ -12,7 +12,7 @@ from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.experts.agreement import agreement_rows, calibration
-from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.discovery import SURE, layer_factors
 from deepseemoe.experts.effects_file import EffectsFile
 from deepseemoe.experts.evidence import weigh

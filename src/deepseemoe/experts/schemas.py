@@ -112,3 +112,30 @@ WRITES: Columns = (
     Column("share", pa.float32(), "share", "of what the layer's routed experts write along the "
            "direction where the feature fires, this one's part over the sum of sizes: -1 to 1"),
 )  # fmt: skip
+
+EFFECTS: Columns = (
+    Column("layer", pa.uint16(), "", "layer of the router"),
+    Column("feature", pa.uint32(), "", "feature of the dictionary"),
+    Column("expert", pa.uint16(), "", "routed expert of that layer"),
+    Column("n_causal", pa.int32(), "tokens", "firing tokens, at equal distances among all, on "
+           "which the feature is taken out of what the router reads"),
+    Column("causal_dp", pa.float32(), "share", "P(expert) on tokens where the feature fires, less "
+           "that without the feature: all else upstream as it was, the router decides again"),
+    Column("causal_dp_lo", pa.float32(), "share", "lower bound, clustered by document"),
+    Column("causal_dp_hi", pa.float32(), "share", "upper bound, clustered by document"),
+    Column("causal_dm", pa.float32(), "score", "the same of the expert's margin: its selection "
+           "score less the top_k-th best of the others"),
+    Column("causal_dm_lo", pa.float32(), "score", "lower bound, clustered by document"),
+    Column("causal_dm_hi", pa.float32(), "score", "upper bound, clustered by document"),
+    Column("n_full", pa.int32(), "tokens", "firing tokens on which the feature is taken out of the "
+           "running model: attention and all later layers see it gone"),
+    Column("full_dp", pa.float32(), "share", "as causal_dp, in the running model"),
+    Column("full_dp_lo", pa.float32(), "share", "lower bound, clustered by document"),
+    Column("full_dp_hi", pa.float32(), "share", "upper bound, clustered by document"),
+    Column("full_dm", pa.float32(), "score", "as causal_dm, in the running model"),
+    Column("full_dm_lo", pa.float32(), "score", "lower bound, clustered by document"),
+    Column("full_dm_hi", pa.float32(), "score", "upper bound, clustered by document"),
+    Column("w_map", pa.float32(), "logits", "logit the feature adds by the weights, over the mean "
+           "expert's, on a token where it fires; NaN where no path of weights leads to the router"),
+    Column("reason", pa.string(), "", "why a number is missing; empty where none is"),
+)  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from deepseemoe.activations.store import ActivationStore
+from deepseemoe.corpus.shards import TokenShard
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.model.adapter import MoeModel
 from deepseemoe.model.tokens import TokenBatch
@@ -50,22 +50,22 @@ def written_before(dictionary: Dictionary, layer: int) -> np.ndarray:
     A crosscoder's: its decoder of resid_post one layer below. A transcoder's: the sum of what it
     adds by moe_out at layers below; 0 for features that read this layer or a later one.
     """
-    decoder_FLD = _floats(dictionary.decoder_FLD)
-    place = layer - dictionary.window.first
+    decoder_FLD, place = dictionary.decoder_FLD, layer - dictionary.window.first
     if dictionary.kind == "crosscoder":
-        return decoder_FLD[:, place - 1]
-    return decoder_FLD[:, :place].sum(1)
+        return _floats(decoder_FLD[:, place - 1])
+    return _floats(decoder_FLD[:, :place].sum(1))
 
 
 @torch.inference_mode()
-def norm_scales(model: MoeModel, store: ActivationStore, layers: Sequence[int]) -> dict[int, float]:
+def norm_scales(model: MoeModel, shard: TokenShard, layers: Sequence[int]) -> dict[int, float]:
     """Return what the norm before each router divides the residual by, on average (E[rms]).
 
-    Measured on the first tokens of a store: moe_in = gain * resid_mid / scale defines the scale of
+    Measured on the first tokens of a shard: moe_in = gain * resid_mid / scale defines the scale of
     a token, whatever the norm and its epsilon; it is 1 where a family has no norm there.
     """
-    order = store.text_order()[:SAMPLE_TOKENS]
-    ids, positions = (store[name].whole()[order] for name in ("token_id", "position"))
+    ids, positions = (
+        part.ravel()[:SAMPLE_TOKENS] for part in (shard.token_ids_SN, shard.positions_SN)
+    )
     sites = [str(Site(point, n)) for n in layers for point in ("resid_mid", "moe_in")]
     with model.record(sites) as acts:
         model.hidden_states(TokenBatch.from_arrays(ids[None], positions[None]))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.discovery import SURE
 from deepseemoe.experts.evidence import weigh
 from deepseemoe.experts.join import join

@@ -9,9 +9,10 @@ from planted_shards import shards
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import reads
-from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream
-from deepseemoe.experts.evidence import supported_features, weigh
+from deepseemoe.experts.evidence import weigh
+from deepseemoe.experts.support import supported_features
 from deepseemoe.experts.join import join
 from deepseemoe.experts.order import combined
 from deepseemoe.experts.rows import EFFECTS, layer_rows

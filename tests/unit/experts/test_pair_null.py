@@ -7,7 +7,7 @@ from planted_shards import shards
 from scipy import stats
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.discovery import benjamini_hochberg
 from deepseemoe.experts.documents import Documents
 from deepseemoe.experts.evidence import weigh

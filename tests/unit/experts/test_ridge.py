@@ -6,9 +6,10 @@ from sklearn.linear_model import Ridge
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import conjugate, gram, ridge
-from deepseemoe.experts.counts import count_firings, count_pairs
+from deepseemoe.experts.counts import count_pairs
+from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream
-from deepseemoe.experts.evidence import supported_features
+from deepseemoe.experts.support import supported_features
 from deepseemoe.experts.join import join
 from deepseemoe.experts.statistics import effective_clusters
 

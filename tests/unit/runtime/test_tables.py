@@ -54,12 +54,13 @@ def test_a_table_written_in_parts_is_the_whole_table_in_row_groups(tmp_path):
 
 
 def test_a_table_written_in_parts_is_there_only_when_all_parts_are(tmp_path):
-    with (
-        pytest.raises(ValueError, match="density"),
-        TableWriter(tmp_path / "t", COLUMNS, {}) as table,
-    ):
-        table.write({"feature": [0], "density": [0.5]})
-        table.write({"feature": [0]})
+    def write():
+        with TableWriter(tmp_path / "t", COLUMNS, {}) as table:
+            table.write({"feature": [0], "density": [0.5]})
+            table.write({"feature": [0]})
+
+    with pytest.raises(ValueError, match="density"):
+        write()
     assert not (tmp_path / "t").exists()
 
 
