@@ -92,7 +92,7 @@ class ExpertsConfig(Section):
         description="Where it is taken out: `one` layer, what the router reads, or every layer of "
         "the `window`.",
     )
-    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
 
 
 class ReportConfig(Section):

@@ -82,7 +82,7 @@ def measure_effects(
     firings = count_firings(stream)
     features = supported_features(config, firings)
     text = Text(sources, corpus, stream.n_tokens, features, firings.tokens_F[features])
-    scales = norm_scales(model, corpus[0](), layers)
+    scales = norm_scales(model, corpus, layers)
     manifest = {
         "rule": "measure_effects",
         "config": digest(config.model_dump(mode="json")),
