@@ -31,7 +31,8 @@ from planted_shards import shards  # noqa: E402
 
 from deepseemoe.config import ExpertsConfig  # noqa: E402
 from deepseemoe.experts import permutation  # noqa: E402
-from deepseemoe.experts.counts import count_choices, count_firings, count_pairs  # noqa: E402
+from deepseemoe.experts.counts import count_choices, count_pairs
+from deepseemoe.experts.support import count_firings  # noqa: E402
 from deepseemoe.experts.join import Join, join  # noqa: E402
 from deepseemoe.experts.pairs import (  # noqa: E402
     is_tested,

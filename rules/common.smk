@@ -160,6 +160,7 @@ def tables():
             "<results>/{run}/features/{dictionary}/{window}/density.parquet",
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",

@@ -75,7 +75,24 @@ class ExpertsConfig(Section):
         200, ge=50, description="Permutations of documents behind p_perm; cost grows with them."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
-    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+    effect_tokens: int = Field(
+        400, gt=1, description="Firing tokens of a feature behind its local causal effects."
+    )
+    full_features: int = Field(
+        64,
+        ge=0,
+        description="Features of a window that are also taken out of the running model, those with "
+        "the largest local effects; cost grows with them. 0 leaves it out.",
+    )
+    full_sequences: int = Field(
+        16, gt=1, description="Sequences in which each of them is taken out."
+    )
+    full_layers: Literal["one", "window"] = Field(
+        "one",
+        description="Where it is taken out: `one` layer, what the router reads, or every layer of "
+        "the `window`.",
+    )
+    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
 
 
 class ReportConfig(Section):

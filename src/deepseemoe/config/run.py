@@ -41,7 +41,9 @@ class DevicesConfig(Section):
     )
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
-    experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+    experts: Devices = Field(
+        "cpu", description="Effects of features and writes of experts, which run the model."
+    )
     processes: int = Field(
         1,
         ge=1,

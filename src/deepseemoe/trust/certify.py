@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
-def judge_worlds(config: TrustConfig, experts: ExpertsConfig, *, planted: Path, nulls: Path) -> None:
+def judge_worlds(
+    config: TrustConfig, experts: ExpertsConfig, *, planted: Path, nulls: Path
+) -> None:
     """Write how the map does in planted worlds, and what it finds in nulls.
 
     `experts` is the run's own configuration of the maps, so the certificate is of what it uses.

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from deepseemoe.names import Site
 from deepseemoe.trust.world import World
 
 
@@ -26,6 +25,9 @@ class HeldArray(NamedTuple):
 
     def whole(self) -> np.ndarray:
         return self.values
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        return self.values[rows]
 
 
 class HeldStore:
@@ -72,6 +74,11 @@ class HeldFeatures(NamedTuple):
     def manifest(self) -> dict:
         return {"model": "planted"}
 
+    @property
+    def n_active(self) -> int:
+        """How many activations there are."""
+        return self.features_TF.nnz
+
     def matrix(self) -> sp.csr_array:
         return self.features_TF
 
@@ -101,6 +108,9 @@ def shards(world: World, n_shards: int = 1, *, layers: Sequence[int] = (1,)) -> 
         ids, weights = world.experts_TLK[row, place], world.weights_TLK[row, place]
         arrays[f"expert_ids/L{layer:02d}"] = np.where(is_valid[:, None], ids, 0).astype(ids.dtype)
         arrays[f"expert_weights/L{layer:02d}"] = weights
+        if world.router_LEM is not None:
+            logits_TE = world.scores(world.residual_TM, place) - world.bias_LE[place]
+            arrays[f"router_logits/L{layer:02d}"] = logits_TE[row].astype(np.float32)
     silent = sp.diags_array(is_valid.astype(np.float32))
     features = (silent @ world.features_TF[row]).tocsr()
     features.eliminate_zeros()

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepseemoe.experts.pairs import SURE
+from deepseemoe.experts.discovery import SURE
 
 ALPHAS = (0.05, 0.01)
 INTERVALS = ("lor", "beta_sel", "beta_logit")

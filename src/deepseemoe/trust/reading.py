@@ -1,24 +1,25 @@
 """One world through the code that maps a run: features joined with routing, weighed, and ordered.
 
-Axes: F features, E experts, R rows of the map.
+Axes: T tokens, F features, L layers, E experts, K top_k, R rows of the map.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.discovery import SURE
+from deepseemoe.experts.effects_local import local_effects
+from deepseemoe.experts.evidence import Evidence, weigh
 from deepseemoe.experts.join import Join, join
-from deepseemoe.experts.pairs import SURE, weigh
-from deepseemoe.experts.reads import read_rows
+from deepseemoe.experts.order import combined
+from deepseemoe.experts.rows import layer_rows
+from deepseemoe.experts.support import count_firings
 from deepseemoe.trust.in_memory import shards
-from deepseemoe.trust.world import NO_CAUSE, World, causal_effects, unit
-
-N_CAUSAL = 400
-"""Tokens of a feature on which its removal is tried, as in the map of a run."""
+from deepseemoe.trust.world import NO_CAUSE, World, unit
 
 ORDERS = (
     "default",
@@ -56,18 +57,26 @@ class Reading(NamedTuple):
         return np.abs(self.effect_R) < NO_CAUSE
 
 
+class Account(NamedTuple):
+    """What a router itself says of the pairs (F, E) of one layer: weights and effects."""
+
+    w_map_FE: np.ndarray
+    effects: Mapping[str, np.ndarray]
+
+
 def read_world(world: World, config: ExpertsConfig, *, seed: int) -> Reading:
     """Return the map of a world of one layer; of a null, without what needs a router."""
     parts = shards(world)
     joined = join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
-    weights = None if world.router_LEM is None else partial(_by_weights, world)
-    rows = rows_of_join(joined, config, (1,), weights=weights, seed=seed)
     if world.router_LEM is None:
-        return Reading(rows, None, None, None)
+        return Reading(rows_of_join(joined, config, (1,), seed=seed), None, None, None)
+    rows = rows_of_join(
+        joined, config, (1,), account=lambda e: _account(world, e, config, seed), seed=seed
+    )
     pair = rows["feature"], rows["expert"]
     cosine_FE = unit(world.decoder_FM) @ unit(world.router_LEM[0]).T
-    dp_FE = causal_effects(world, world.features_TF, world.decoder_FM, most=N_CAUSAL)[0]
-    rows |= {"cosine": cosine_FE[pair], "default": _pooled(rows), "causal_dp": dp_FE[pair]}
+    score = combined(rows["beta_sel"], rows["beta_logit"], rows["causal_dp"])
+    rows |= {"cosine": cosine_FE[pair], "default": score}
     effect_R = world.effect_LFE[0][pair]
     return Reading(rows, effect_R, world.truth_LFE[0][pair], world.is_token_F[rows["feature"]])
 
@@ -77,19 +86,48 @@ def rows_of_join(
     config: ExpertsConfig,
     layers: Sequence[int],
     *,
-    weights: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    account: Callable[[Evidence], Account] | None = None,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Return the rows of the map of some features and routing, as the rule `map_reads` does.
+    """Return the rows of the map of some features and routing, as the rule `map_reads` makes them.
 
-    `weights` gives the map by weights (F, E) from ids and mean activations of features; without it
-    `w_map` is NaN.
+    Without an `account` of the router the columns that need one have no numbers.
     """
-    evidence = weigh(joined, config, count_firings(joined.text), seed=seed)
-    unknown_FE = np.full((evidence.features_F.size, joined.routing.n_experts), np.nan)
-    known = (evidence.features_F, evidence.mean_activation_F)
-    w_maps = [unknown_FE if weights is None else weights(*known) for _ in layers]
-    return read_rows(config, evidence, layers, w_maps)
+    tables = []
+    for evidence in weigh(joined, config, count_firings(joined.text), seed=seed):
+        told = account(evidence)._asdict() if account else {}
+        tables.append(layer_rows(layers[evidence.place], evidence, **told)[0])
+    return {name: np.concatenate([rows[name] for rows in tables]) for name in tables[0]}
+
+
+class _Decided(NamedTuple):
+    """What a planted router decided, as `experts.effects_local.Decided`."""
+
+    scores_TE: Tensor
+    ids_TK: Tensor
+
+
+def _account(world: World, evidence: Evidence, config: ExpertsConfig, seed: int) -> Account:
+    """Return what the planted router says of directions as the dictionary knows them."""
+    features = evidence.features_F
+
+    def route(residual_TM: Tensor) -> _Decided:
+        scores_TE = torch.from_numpy(world.scores(residual_TM.numpy(), 0))
+        return _Decided(scores_TE, scores_TE.topk(world.top_k, dim=1).indices)
+
+    local = local_effects(
+        torch.from_numpy(world.residual_TM),
+        features_TF=world.features_TF[:, features],
+        document_T=world.document_T,
+        directions_FD=torch.from_numpy(world.decoder_FM[features]),
+        route=route,
+        n_tokens=config.effect_tokens,
+        confidence=config.confidence,
+        seed=seed,
+    )
+    effects = {f"causal_{name}": getattr(local, name) for name in local._fields[1:]}
+    effects |= {"n_causal": local.n_F[:, None], "reason": np.array("", dtype=object)}
+    return Account(_by_weights(world, features, evidence.mean_activation_F), effects)
 
 
 def _by_weights(world: World, features: np.ndarray, mean_activation_F: np.ndarray) -> np.ndarray:
@@ -100,14 +138,3 @@ def _by_weights(world: World, features: np.ndarray, mean_activation_F: np.ndarra
         router_EM = router_EM * world.gain_M
         scale = float(np.sqrt((world.residual_TM**2).mean(1)).mean())
     return world.decoder_FM[features] @ router_EM.T * (mean_activation_F[:, None] / scale)
-
-
-def _pooled(rows: dict[str, np.ndarray]) -> np.ndarray:
-    """Return by what pairs of all experts are ordered together: their score, if they have one.
-
-    Else it is the share of its expert's pairs that a pair is before.
-    """
-    if "score" in rows:
-        return rows["score"]
-    n_pairs = np.bincount(rows["expert"])[rows["expert"]]
-    return 1 - (rows["rank"] - 0.5) / n_pairs

@@ -15,9 +15,7 @@ class Found(NamedTuple):
     top1_feature: float
 
 
-def found(
-    score: np.ndarray, truth: np.ndarray, expert: np.ndarray, feature: np.ndarray
-) -> Found:
+def found(score: np.ndarray, truth: np.ndarray, expert: np.ndarray, feature: np.ndarray) -> Found:
     """Return how the order by falling `score` finds true pairs; NaN scores come last.
 
     `ap_by_expert` is the mean over experts with a true pair; `top1_expert` the share of them whose

@@ -20,7 +20,7 @@ from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts.documents import Documents, ShardSource
 from deepseemoe.experts.join import Join, Routing, join
-from deepseemoe.experts.pairs import SURE
+from deepseemoe.experts.discovery import SURE
 from deepseemoe.runtime.seeds import generator
 from deepseemoe.trust.null_rates import Rate, null_rates
 from deepseemoe.trust.reading import rows_of_join
