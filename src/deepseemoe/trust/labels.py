@@ -1,4 +1,4 @@
-"""The tables of domains with the labels of documents shuffled: which experts then have a domain?"""
+"""The table of domains with the labels of documents shuffled: who has a domain by chance alone."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
