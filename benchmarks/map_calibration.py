@@ -32,7 +32,6 @@ from planted_shards import shards  # noqa: E402
 from deepseemoe.config import ExpertsConfig  # noqa: E402
 from deepseemoe.experts import permutation  # noqa: E402
 from deepseemoe.experts.counts import count_choices, count_pairs
-from deepseemoe.experts.support import count_firings  # noqa: E402
 from deepseemoe.experts.join import Join, join  # noqa: E402
 from deepseemoe.experts.pairs import (  # noqa: E402
     is_tested,
@@ -46,6 +45,7 @@ from deepseemoe.experts.statistics import (  # noqa: E402
     log_odds_ratio,
     log_odds_squares,
 )
+from deepseemoe.experts.support import count_firings  # noqa: E402
 
 CONFIG = ExpertsConfig()
 ALPHAS = (0.05, 0.01, 0.001, 0.0001)

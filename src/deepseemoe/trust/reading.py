@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.discovery import SURE
 from deepseemoe.experts.evidence import weigh
 from deepseemoe.experts.join import join
 from deepseemoe.experts.order import combined
 from deepseemoe.experts.rows import layer_rows
+from deepseemoe.experts.support import count_firings
 from deepseemoe.trust.in_memory import shards
 from deepseemoe.trust.world import NO_CAUSE, World, causal_effects, unit
 
