@@ -21,9 +21,7 @@ def check_routing(
             f"{name}: expected whole numbers of shape {axes}, found {ids.dtype} {ids.shape}"
         )
     if weights is not None and weights.shape != ids.shape:
-        raise ValueError(
-            f"weights: expected the shape of {name} {ids.shape}, found {weights.shape}"
-        )
+        raise ValueError(f"weights: expected shape {ids.shape} of {name}, found {weights.shape}")
     if weights is not None and not np.isfinite(weights).all():
         raise ValueError("weights: some are not finite; give the gate weights of chosen experts")
 
@@ -59,9 +57,3 @@ def chosen_tables(ids_TK: np.ndarray, n_experts: int) -> Iterator[tuple[slice, n
         chosen_TE = np.zeros((len(chunk_TK), n_experts), np.float32)
         np.put_along_axis(chosen_TE, chunk_TK, 1.0, axis=1)
         yield part, chosen_TE
-
-
-def cross(row_T: np.ndarray, ids_TK: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return how often each row number meets each expert."""
-    key_TK = row_T[:, None] * shape[1] + ids_TK
-    return np.bincount(key_TK.ravel(), minlength=shape[0] * shape[1]).reshape(shape)

@@ -5,7 +5,8 @@ Axes: T tokens, L layers, K top_k by falling weight, E experts.
 
 import numpy as np
 
-from deepseemoe.routing.arrays import check_routing, count_experts, cross
+from deepseemoe.routing.arrays import check_routing, count_experts
+from deepseemoe.routing.counts import count_rows
 from deepseemoe.routing.relevance import Relevance, sums_of
 
 
@@ -62,4 +63,4 @@ def relevance_over_layers(
 
 def _pairs(first: np.ndarray, second: np.ndarray, n_experts: int) -> np.ndarray:
     """Return how often each expert of `first` stands beside each of `second` (E, E)."""
-    return cross(first.ravel().astype(np.int64), second.ravel()[:, None], (n_experts, n_experts))
+    return count_rows(first.ravel(), second.ravel()[:, None], (n_experts, n_experts))

@@ -3,10 +3,10 @@
     token score   r_e = mean over tokens of 1(e is chosen) / top_k          (equation 7)
     gate score    g_e = mean over tokens of the gate weight of e, 0 where it is not chosen   (6)
 
-and of each layer the fewest experts, the best first, whose scores add up to `top_p`. The paper takes
-the mean over a sample's tokens and then over samples, which is this where samples are equally long,
-as its own are. What was published with it (results/ of deepseek-ai/ESFT) follows the first release
-of the code, and so does this file, down to the arithmetic that decides ties:
+and of each layer the fewest experts, the best first, whose scores add up to `top_p`. The paper
+takes the mean over a sample's tokens and then over samples, which is the same where samples are of
+equal length, as its own are. What was published with it (results/ of deepseek-ai/ESFT) follows the
+first release of the code, and so does this file, down to the arithmetic that decides ties:
 
 - scores are added up token by token in float64, and 1/top_k is added, not counted;
 - both are divided by the sum of the token scores, which is the number of tokens but for rounding,
