@@ -13,8 +13,11 @@ rule tabulate_routing:
         tokenizer="<results>/{run}/corpus/tokenizer",
     output:
         load="<results>/{run}/routing/load.parquet",
+        load_layers="<results>/{run}/routing/load_layers.parquet",
         coactivation="<results>/{run}/routing/coactivation.parquet",
         vocabulary="<results>/{run}/routing/vocabulary.parquet",
+        vocabulary_next="<results>/{run}/routing/vocabulary_next.parquet",
+        vocabulary_layers="<results>/{run}/routing/vocabulary_layers.parquet",
         domains="<results>/{run}/routing/domains.parquet",
     log:
         "<logs>/{run}/tabulate_routing.log",
@@ -24,7 +27,7 @@ rule tabulate_routing:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000,
     params:
         config=RUN.stage("routing"),
         seed=RUN.seed,
@@ -32,3 +35,59 @@ rule tabulate_routing:
         "Tabulating the routing of run {wildcards.run}"
     script:
         "../workflow/scripts/tabulate_routing.py"
+
+
+rule measure_specialisation:
+    """Measure what experts tell of domains, and which of them each domain needs."""
+    input:
+        stores=stores("test"),
+        documents="<results>/{run}/corpus/documents.parquet",
+        tokenizer="<results>/{run}/corpus/tokenizer",
+    output:
+        specialisation="<results>/{run}/routing/specialisation.parquet",
+        divergence="<results>/{run}/routing/divergence.parquet",
+        relevance="<results>/{run}/routing/relevance.parquet",
+    log:
+        "<logs>/{run}/measure_specialisation.log",
+    benchmark:
+        "<benchmarks>/{run}/measure_specialisation.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+    params:
+        config=RUN.stage("routing"),
+        seed=RUN.seed,
+    message:
+        "Measuring the specialisation of run {wildcards.run}"
+    script:
+        "../workflow/scripts/measure_specialisation.py"
+
+
+rule trace_paths:
+    """Trace the paths of tokens through the experts of consecutive layers."""
+    input:
+        stores=stores("test"),
+        documents="<results>/{run}/corpus/documents.parquet",
+        tokenizer="<results>/{run}/corpus/tokenizer",
+    output:
+        paths="<results>/{run}/routing/paths.parquet",
+        paths_layers="<results>/{run}/routing/paths_layers.parquet",
+        paths_top="<results>/{run}/routing/paths_top.parquet",
+    log:
+        "<logs>/{run}/trace_paths.log",
+    benchmark:
+        "<benchmarks>/{run}/trace_paths.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+    params:
+        config=RUN.stage("routing"),
+        seed=RUN.seed,
+    message:
+        "Tracing the paths of run {wildcards.run}"
+    script:
+        "../workflow/scripts/trace_paths.py"

@@ -115,6 +115,14 @@ def test_a_planted_pair_stands_out():
     assert found.p_b_given_a_EE[5, 9] == pytest.approx((ids[is_five] == 9).any(1).mean())
 
 
+def test_an_expert_that_is_never_chosen_has_no_pairs():
+    found = coactivation(np.array([[0, 1], [1, 3], [3, 0]]), 5, document_T=[0, 1, 2])
+    has_pairs = ~np.isnan(found.lift_EE)
+    expected = [(a, b) for a in (0, 1, 3) for b in (0, 1, 3) if a != b]
+    assert sorted(zip(*np.nonzero(has_pairs), strict=True)) == expected
+    assert np.array_equal(np.isnan(found.lift_lo_EE), ~has_pairs)
+
+
 def test_legacy_pairs_are_those_of_a_plain_loop():
     ids = choose(np.random.default_rng(4), 500, 8, 4)
     later = choose(np.random.default_rng(5), 500, 8, 4)

@@ -1,6 +1,7 @@
 """Our measures on routing that others published; skipped where DEEPSEEMOE_DATA is not set."""
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from published import needs
@@ -33,7 +34,7 @@ def tokens_with(counts_CE, top_k):
     are tokens, an expert that at most all tokens chose stands in a column at most once.
     """
     parts = [np.repeat(np.arange(row.size), row).reshape(top_k, -1).T for row in counts_CE]
-    return np.concatenate(parts), np.repeat(DOMAINS, [len(part) for part in parts])
+    return np.concatenate(parts), np.repeat(np.arange(len(DOMAINS)), [len(part) for part in parts])
 
 
 @needs_olmoe
@@ -47,7 +48,7 @@ def test_published_counts_come_back_as_load_and_domain_shares(model, k, layer, n
     ids, domain = tokens_with(counts, top_k)
     assert (np.diff(np.sort(ids, axis=1), axis=1) > 0).all()
     found = domain_shares(ids, domain, n_experts)
-    assert found.domains == DOMAINS
+    assert found.domains == list(range(len(DOMAINS)))
     assert found.n_tokens_C.tolist() == [N_TOKENS] * 5
     np.testing.assert_allclose(found.share_CE, counts / N_TOKENS, rtol=1e-12)
     assert found.chance == top_k / n_experts
@@ -86,13 +87,16 @@ def published_use():
 
     Of thinking that ended without repetition, over all questions of a subject.
     """
-    rows = pq.read_table(TRACES.with_name("expert_usage_mmlu_test.parquet")).to_pylist()
-    subjects = sorted({row["category"] for row in rows})
+    table = pq.read_table(TRACES.with_name("expert_usage_mmlu_test.parquet"))
+    thinks = table.filter(
+        (pc.field("phase") == "think") & pc.field("finished") & ~pc.field("repetition")
+    )
+    subjects = sorted(table["category"].unique().to_pylist())
+    subject, layer, expert, share = (
+        thinks[name].to_numpy() for name in ("category", "layer", "expert", "count_frequency")
+    )
     use = np.zeros((len(subjects), 24, 32))
-    for row in rows:
-        if row["phase"] == "think" and row["finished"] and not row["repetition"]:
-            place = subjects.index(row["category"]), row["layer"], row["expert"]
-            use[place] = row["count_frequency"]
+    use[np.searchsorted(subjects, subject.astype(str)), layer, expert] = share
     return use / use.sum(-1, keepdims=True), subjects
 
 
