@@ -170,7 +170,14 @@ def tables():
 
 def routing_tables():
     """Return every table of what the routers do; those of saturation where checkpoints were kept."""
-    makers = [rules.tabulate_routing, rules.measure_specialisation, rules.trace_paths]
+    makers = [
+        rules.tabulate_routing,
+        rules.measure_specialisation,
+        rules.trace_paths,
+        rules.compare_centroids,
+    ]
+    if RUN.model.source == "nanomoe" and RUN.model.training.keep_checkpoints:
+        makers.append(rules.measure_saturation)
     return [path for rule in makers for path in expand(rule.output, run=RUN.name)]
 
 

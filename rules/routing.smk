@@ -1,6 +1,6 @@
-"""Test stores in, tables of what the routers do out.
+"""Test stores in, tables of what the routers do out; and what routers are, from the model itself.
 
-In:  <results>/{run}/activations/test/{shard}.zarr, corpus/documents.parquet
+In:  <results>/{run}/activations/test/{shard}.zarr, corpus/documents.parquet, model
 Out: <results>/{run}/routing
 """
 
@@ -91,3 +91,59 @@ rule trace_paths:
         "Tracing the paths of run {wildcards.run}"
     script:
         "../workflow/scripts/trace_paths.py"
+
+
+rule compare_centroids:
+    """Hold the rows of routers against the mean inputs of their experts."""
+    input:
+        tokens=corpus_shards("test"),
+        model=model_folder(),
+    output:
+        centroids="<results>/{run}/routing/centroids.parquet",
+        centroids_layers="<results>/{run}/routing/centroids_layers.parquet",
+    log:
+        "<logs>/{run}/compare_centroids.log",
+    benchmark:
+        "<benchmarks>/{run}/compare_centroids.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        **gpu("activations"),
+        mem_mb=8000,
+    params:
+        config=RUN.stage("routing"),
+        model=model_params(),
+        n_layers=n_layers_read(),
+        seed=RUN.seed,
+    message:
+        "Comparing rows and centroids of run {wildcards.run}"
+    script:
+        "../workflow/scripts/compare_centroids.py"
+
+
+rule measure_saturation:
+    """Measure how early routers decide as in the end, from kept checkpoints."""
+    input:
+        tokens=corpus_shards("test"),
+        model=model_folder(),
+    output:
+        saturation="<results>/{run}/routing/saturation.parquet",
+    log:
+        "<logs>/{run}/measure_saturation.log",
+    benchmark:
+        "<benchmarks>/{run}/measure_saturation.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        **gpu("activations"),
+        mem_mb=8000,
+    params:
+        config=RUN.stage("routing"),
+        model=model_params(),
+        seed=RUN.seed,
+    message:
+        "Measuring the saturation of run {wildcards.run}"
+    script:
+        "../workflow/scripts/measure_saturation.py"

@@ -4,14 +4,19 @@ Axes: T tokens, D d_model, C clusters.
 """
 
 import numpy as np
+import scipy.sparse as sp
 
 from deepseemoe.runtime.seeds import generator
 
-MAX_STEPS, N_STARTS = 30, 3
+MAX_STEPS, N_STARTS = 30, 5
 
 
 def k_means(inputs_TD: np.ndarray, n_clusters: int, *, seed: int) -> np.ndarray:
-    """Return the cluster of each input (T,): Lloyd's steps from k-means++, the best of 3 starts."""
+    """Return the cluster of each input (T,): Lloyd's steps from k-means++, the best of five.
+
+    Inputs are centred and in float32: clusters do not hang on the last digits.
+    """
+    inputs_TD = (inputs_TD - inputs_TD.mean(0)).astype(np.float32)
     rng = generator(seed, "k-means")
     tries = [_lloyd(inputs_TD, _spread(inputs_TD, n_clusters, rng)) for _ in range(N_STARTS)]
     return min(tries, key=lambda one: one[1])[0]
@@ -41,31 +46,37 @@ def adjusted_rand(first_T: np.ndarray, second_T: np.ndarray) -> float:
 
 def _spread(inputs_TD: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
     """Return centres that lie apart: each is drawn with the squared distance to the others."""
-    centres = [inputs_TD[rng.integers(len(inputs_TD))]]
-    distance_T = ((inputs_TD - centres[0]) ** 2).sum(1)
-    for _ in range(n_clusters - 1):
-        total = distance_T.sum()
-        share_T = distance_T / total if total > 0 else None
-        centres.append(inputs_TD[rng.choice(len(inputs_TD), p=share_T)])
-        distance_T = np.minimum(distance_T, ((inputs_TD - centres[-1]) ** 2).sum(1))
-    return np.array(centres)
+    squares_T = (inputs_TD**2).sum(1, dtype=np.float64)
+    centres_CD = inputs_TD[[rng.integers(len(inputs_TD))]]
+    nearest_T = np.full(len(inputs_TD), np.inf)
+    while len(centres_CD) < n_clusters:
+        # Rounding may leave an input that is a centre a little below no distance.
+        to_last_T = squares_T + _distances(inputs_TD, centres_CD[-1:])[:, 0]
+        nearest_T = np.minimum(nearest_T, np.maximum(to_last_T, 0))
+        total = nearest_T.sum()
+        share_T = nearest_T / total if total > 0 else None
+        drawn = rng.choice(len(inputs_TD), p=share_T)
+        centres_CD = np.vstack([centres_CD, inputs_TD[drawn]])
+    return centres_CD
 
 
 def _lloyd(inputs_TD: np.ndarray, centres_CD: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the clusters that Lloyd's steps end in, and the sum of squared distances."""
-    cluster_T = np.full(len(inputs_TD), -1)
+    """Return the clusters that Lloyd's steps end in, and the sum of squared distances.
+
+    The sum lacks the inputs' own squares, which are the same for all clusters.
+    """
+    cluster_T, place_T = np.full(len(inputs_TD), -1), np.arange(len(inputs_TD))
     for _ in range(MAX_STEPS):
         distance_TC = _distances(inputs_TD, centres_CD)
         before_T, cluster_T = cluster_T, distance_TC.argmin(1)
         if np.array_equal(before_T, cluster_T):
             break
         sizes_C = np.bincount(cluster_T, minlength=len(centres_CD))
-        sums_CD = np.zeros_like(centres_CD)
-        np.add.at(sums_CD, cluster_T, inputs_TD)
+        ones = np.ones(len(inputs_TD), inputs_TD.dtype)
+        members_CT = sp.csr_array((ones, (cluster_T, place_T)), (len(centres_CD), len(inputs_TD)))
         filled = sizes_C > 0  # an empty cluster keeps its centre
-        centres_CD[filled] = sums_CD[filled] / sizes_C[filled, None]
-    rest = distance_TC.min(1).sum() + (inputs_TD**2).sum()
-    return cluster_T, float(rest)
+        centres_CD[filled] = (members_CT @ inputs_TD)[filled] / sizes_C[filled, None]
+    return cluster_T, float(distance_TC.min(1).sum(dtype=np.float64))
 
 
 def _distances(inputs_TD: np.ndarray, centres_CD: np.ndarray) -> np.ndarray:
