@@ -168,6 +168,11 @@ def tables():
     return expand(of_all + write_tables(), run=RUN.name)
 
 
+def routing_keys(*keys):
+    """Return some keys of `routing`: those that a rule's tables depend on."""
+    return {key: RUN.stage("routing")[key] for key in (*keys, "format")}
+
+
 def routing_tables():
     """Return every table of what the routers do; those of saturation where checkpoints were kept."""
     makers = [

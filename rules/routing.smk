@@ -29,7 +29,7 @@ rule tabulate_routing:
     resources:
         mem_mb=8000,
     params:
-        config=RUN.stage("routing"),
+        config=routing_keys("min_token_count", "n_bootstrap"),
         seed=RUN.seed,
     message:
         "Tabulating the routing of run {wildcards.run}"
@@ -57,7 +57,7 @@ rule measure_specialisation:
     resources:
         mem_mb=8000,
     params:
-        config=RUN.stage("routing"),
+        config=routing_keys("n_bootstrap", "n_permutations", "token_top_p", "gate_top_p"),
         seed=RUN.seed,
     message:
         "Measuring the specialisation of run {wildcards.run}"
@@ -85,7 +85,7 @@ rule trace_paths:
     resources:
         mem_mb=8000,
     params:
-        config=RUN.stage("routing"),
+        config=routing_keys("n_shifts", "n_paths"),
         seed=RUN.seed,
     message:
         "Tracing the paths of run {wildcards.run}"
@@ -112,7 +112,7 @@ rule compare_centroids:
         **gpu("activations"),
         mem_mb=8000,
     params:
-        config=RUN.stage("routing"),
+        config=routing_keys("centroid_tokens"),
         model=model_params(),
         n_layers=n_layers_read(),
         seed=RUN.seed,
@@ -140,7 +140,7 @@ rule measure_saturation:
         **gpu("activations"),
         mem_mb=8000,
     params:
-        config=RUN.stage("routing"),
+        config=routing_keys("saturation_tokens", "n_bootstrap"),
         model=model_params(),
         seed=RUN.seed,
     message:

@@ -1,6 +1,6 @@
 """Weights that are kept on the way while NanoMoE is trained, to see when its routers settle.
 
-They stand in the model's folder as models of their own, `checkpoints/000117/`, named by the step
+They stand in the model's folder as models of their own, `kept/000117/`, named by the step
 after which they were taken. While training runs each is a file beside the folder, so that a kill
 loses none of them.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from deepseemoe.runtime.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from deepseemoe.runtime.files import read_json, remove, write_json
 
-KEPT, TOTAL = "checkpoints", "n_steps.json"
+KEPT, TOTAL = "kept", "n_steps.json"
 
 
 class Kept(NamedTuple):

@@ -57,7 +57,7 @@ def train_model(
     """Train NanoMoE on token shards and write `folder`, whole or not at all.
 
     The folder gets `config.json`, `model.safetensors` (float32) and `training.parquet`, and in
-    `checkpoints` models of the steps that are to be kept. The last checkpoint to resume from stands
+    `kept` models of the steps that are to be kept. The last checkpoint to resume from stands
     beside it while training runs. Raises ValueError where shards do not fit
     together, a token is beyond the vocabulary, or training diverges.
     """

@@ -72,10 +72,10 @@ def test_training_learns_to_count(shards, tmp_path):
 def test_the_folder_holds_a_model_and_its_curves_and_nothing_else(shards, tmp_path):
     run(tmp_path / "model", shards, 5, keep_checkpoints=(0.4,))
     assert sorted(contents(tmp_path / "model")) == [
-        "checkpoints/000002/config.json",
-        "checkpoints/000002/model.safetensors",
-        "checkpoints/n_steps.json",
         "config.json",
+        "kept/000002/config.json",
+        "kept/000002/model.safetensors",
+        "kept/n_steps.json",
         "model.safetensors",
         "training.parquet",
     ]
@@ -142,7 +142,7 @@ def test_weights_are_kept_as_they_were_on_the_way(shards, tmp_path, monkeypatch)
 
 def test_nothing_is_kept_where_nothing_is_asked_for(shards, tmp_path):
     run(tmp_path / "model", shards, 5, keep_checkpoints=())
-    assert not (tmp_path / "model" / "checkpoints").exists()
+    assert not (tmp_path / "model" / "kept").exists()
     assert kept_models(tmp_path / "model") == []
 
 

@@ -125,7 +125,7 @@ def test_a_model_that_kept_nothing_is_refused(folder, shards, tmp_path):
         measure_saturation(
             CONFIG,
             model_config=ModelConfig(),
-            model=folder / "checkpoints" / "000001",
+            model=folder / "kept" / "000001",
             tokens=shards,
             table=tmp_path / "table.parquet",
             seed=0,
