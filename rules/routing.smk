@@ -57,7 +57,9 @@ rule measure_specialisation:
     resources:
         mem_mb=8000,
     params:
-        config=routing_keys("n_bootstrap", "n_permutations", "token_top_p", "gate_top_p"),
+        config=routing_keys(
+            "n_bootstrap", "n_permutations", "token_top_p", "gate_top_p"
+        ),
         seed=RUN.seed,
     message:
         "Measuring the specialisation of run {wildcards.run}"

@@ -5,8 +5,9 @@
 
 and of each layer the fewest experts, the best first, whose scores add up to `top_p`. The paper
 takes the mean over a sample's tokens and then over samples, which is the same where samples are of
-equal length, as its own are. What was published with it (results/ of deepseek-ai/ESFT) follows the
-first release of the code, and so does this file, down to the arithmetic that decides ties:
+equal length, as its own are (`sample_relevance` otherwise). What was published with it (results/ of
+deepseek-ai/ESFT) follows the first release of the code, and so does this file, down to the
+arithmetic that decides ties:
 
 - scores are added up token by token in float64, and 1/top_k is added, not counted;
 - both are divided by the sum of the token scores, which is the number of tokens but for rounding,
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepseemoe.routing.arrays import check_routing, count_experts
+from deepseemoe.routing.arrays import check_labels, check_routing, count_experts
 
 TOKEN_TOP_P, GATE_TOP_P = 0.2, 0.1
 """What the paper sums up to; the published choices are by token scores."""
@@ -56,6 +57,38 @@ def relevance(
     sums = [sums_of(ids_TLK[:, n], weights_TLK[:, n], n_experts) for n in range(ids_TLK.shape[1])]
     parts = [scores(*one, decimals=decimals) for one in sums]
     return Relevance(*(np.array(layers) for layers in zip(*parts, strict=True)))
+
+
+def sample_relevance(
+    ids_TLK: np.ndarray,
+    weights_TLK: np.ndarray,
+    sample_T: np.ndarray,
+    *,
+    n_experts: int | None = None,
+    decimals: int | None = 4,
+) -> Relevance:
+    """Return the scores as the paper has them: means over samples of the mean over their tokens.
+
+    Tokens of a short sample count for more; where samples are equally long it is `relevance`, whose
+    form all published results have.
+    """
+    ids_TLK, weights_TLK = np.asarray(ids_TLK), np.asarray(weights_TLK, np.float64)
+    check_routing(ids_TLK, weights_TLK, n_axes=3)
+    sample_T = check_labels(sample_T, len(ids_TLK), "sample_T")
+    n_experts = count_experts(ids_TLK, n_experts)
+    _, place_T, lengths = np.unique(sample_T, return_inverse=True, return_counts=True)
+    share_TLK = np.broadcast_to((1 / lengths[place_T] / lengths.size)[:, None, None], ids_TLK.shape)
+    parts = (share_TLK / ids_TLK.shape[2], share_TLK * weights_TLK)
+    token_LE, gate_LE = (
+        np.array(
+            [
+                np.bincount(ids_TLK[:, n].ravel(), part_TLK[:, n].ravel(), n_experts)
+                for n in range(ids_TLK.shape[1])
+            ]
+        )
+        for part_TLK in parts
+    )
+    return Relevance(rounded(token_LE, decimals), rounded(gate_LE, decimals))
 
 
 def sums_of(ids_TK: np.ndarray, weights_TK: np.ndarray, n_experts: int) -> tuple[np.ndarray, ...]:

@@ -6,7 +6,7 @@ import pytest
 from published import needs
 
 from deepseemoe.routing import legacy
-from deepseemoe.routing.relevance import relevance, select, select_layers
+from deepseemoe.routing.relevance import relevance, sample_relevance, select, select_layers
 
 LAW, needs_law = needs("esft_routing", "law.npz")
 
@@ -103,6 +103,22 @@ def test_scores_of_a_uniform_router_are_one_over_the_number_of_experts():
     np.testing.assert_allclose(found.token_LE, 1 / 16, rtol=0.05)
     np.testing.assert_allclose(found.gate_LE, 0.5 * 4 / 16, rtol=0.05)
     np.testing.assert_allclose(found.token_LE.sum(1), 1)
+
+
+def test_the_papers_form_is_a_mean_of_means():
+    ids, weights = random_routing(1, 90)
+    sample = np.repeat(["a", "b", "c"], [50, 30, 10])
+    found = sample_relevance(ids, weights, sample, n_experts=16, decimals=None)
+    parts = [
+        relevance(ids[sample == name], weights[sample == name], n_experts=16, decimals=None)
+        for name in "abc"
+    ]
+    for name in ("token_LE", "gate_LE"):
+        expected = np.mean([getattr(part, name) for part in parts], axis=0)
+        np.testing.assert_allclose(getattr(found, name), expected)
+    same = sample_relevance(ids, weights, np.arange(90) // 30, n_experts=16, decimals=None)
+    whole = relevance(ids, weights, n_experts=16, decimals=None)
+    np.testing.assert_allclose(same.gate_LE, whole.gate_LE)
 
 
 @pytest.mark.parametrize(
