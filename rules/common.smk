@@ -169,6 +169,24 @@ def tables():
     return expand(of_all + write_tables(), run=RUN.name)
 
 
+def routing_keys(*keys):
+    """Return some keys of `routing`: those that a rule's tables depend on."""
+    return {key: RUN.stage("routing")[key] for key in (*keys, "format")}
+
+
+def routing_tables():
+    """Return every table of what the routers do; those of saturation where checkpoints were kept."""
+    makers = [
+        rules.tabulate_routing,
+        rules.measure_specialisation,
+        rules.trace_paths,
+        rules.compare_centroids,
+    ]
+    if RUN.model.source == "nanomoe" and RUN.model.training.keep_checkpoints:
+        makers.append(rules.measure_saturation)
+    return [path for rule in makers for path in expand(rule.output, run=RUN.name)]
+
+
 def justified_stores(split):
     """Return a function of the wildcards `arm` or `weights`: the stores `justify` reads of a split."""
     n_tokens = {

@@ -59,8 +59,26 @@ class RoutingConfig(Section):
     min_token_count: int = Field(
         10, gt=0, description="Vocabulary tables leave out rarer tokens (occurrences)."
     )
-    n_bootstrap: int = Field(
-        200, ge=20, description="Draws of documents behind the intervals of domain shares."
+    n_bootstrap: int = Field(200, ge=20, description="Draws of documents behind the intervals.")
+    n_permutations: int = Field(
+        200, ge=20, description="Permutations of the documents' domains behind p."
+    )
+    n_shifts: int = Field(
+        20,
+        ge=20,
+        description="Turns of a layer against the one before behind p of paths; each is "
+        "a count of all tokens.",
+    )
+    n_paths: int = Field(20, gt=0, description="Paths over three layers that are listed.")
+    token_top_p: float = Field(
+        0.2, gt=0, le=1, description="Sum of token scores up to which ESFT chooses experts."
+    )
+    gate_top_p: float = Field(0.1, gt=0, le=1, description="The same of gate scores.")
+    centroid_tokens: int = Field(
+        20_000, gt=0, description="Test tokens whose router inputs are held against its rows."
+    )
+    saturation_tokens: int = Field(
+        20_000, gt=0, description="Test tokens that each kept checkpoint routes."
     )
     format: Literal[1] = Field(1, description="A higher one reruns the stage.")
 
