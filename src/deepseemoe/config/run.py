@@ -10,6 +10,7 @@ from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
     LabelsConfig,
+    PredictionConfig,
     ReportConfig,
     RoutingConfig,
 )
@@ -41,6 +42,7 @@ class DevicesConfig(Section):
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
     experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+    prediction: Device = Field("cpu", description="Probes that predict routing.")
     processes: int = Field(
         1,
         ge=1,
@@ -92,6 +94,7 @@ class RunConfig(Section):
     labels: LabelsConfig = LabelsConfig()
     routing: RoutingConfig = RoutingConfig()
     experts: ExpertsConfig = ExpertsConfig()
+    prediction: PredictionConfig = PredictionConfig()
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
     devices: DevicesConfig = DevicesConfig()
