@@ -66,6 +66,15 @@ def stores(split):
     )
 
 
+def random_stores():
+    """Return the test stores of the model with random weights, where the run asks for them."""
+    if not RUN.prediction.random_model:
+        return []
+    return expand(
+        "<results>/{{run}}/prediction/random_model/{shard}.zarr", shard=shards("test")
+    )
+
+
 def feature_shards():
     """Return the sparse features of the test split, for one dictionary and window."""
     return expand(
@@ -161,6 +170,7 @@ def tables():
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
+            "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",

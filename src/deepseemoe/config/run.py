@@ -10,6 +10,7 @@ from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
     LabelsConfig,
+    PredictionConfig,
     ReportConfig,
     RoutingConfig,
 )
@@ -44,6 +45,7 @@ class DevicesConfig(Section):
     experts: Devices = Field(
         "cpu", description="Effects of features and writes of experts, which run the model."
     )
+    prediction: Device = Field("cpu", description="Probes that predict routing.")
     processes: int = Field(
         1,
         ge=1,
@@ -95,6 +97,7 @@ class RunConfig(Section):
     labels: LabelsConfig = LabelsConfig()
     routing: RoutingConfig = RoutingConfig()
     experts: ExpertsConfig = ExpertsConfig()
+    prediction: PredictionConfig = PredictionConfig()
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
     trust: TrustConfig = TrustConfig()
