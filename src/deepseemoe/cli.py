@@ -12,18 +12,30 @@ from deepseemoe.config import ConfigError, load_run
 from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, schema_text
 from deepseemoe.interop.command import add_export, add_import, run_export, run_import
 from deepseemoe.plan.command import add_plan, run_plan
+from deepseemoe.query.command import add_look, run_look
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status; what is wrong is said in one line."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return options.run(options)
     except (ValueError, OSError) as error:
         print(f"deepseemoe {options.command}: {error}", file=sys.stderr)
         return 1
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; argparse alone loses the second one of `look` behind an option."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "look" and options.what is None and len(rest) == 1 and rest[0][:1] != "-":
+        options.what = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def merged_config(files: Sequence[Path], default: Path = DEFAULT_CONFIG) -> dict[str, Any]:
@@ -65,14 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "schema", help="renew the JSON schema and the keys of config/README.md"
     )
     schema.set_defaults(run=_schema)
-    look = commands.add_parser("look", help="show a feature or an expert of a finished run")
-    look.add_argument("results", type=Path, help="folder of the run, as results/tiny")
-    look.add_argument(
-        "what", help="an expert (L01.E3), a feature (L00-L01.F00012) or a word of labels"
-    )
-    look.add_argument("--dictionary", help="its name; the first of the run where it is left out")
-    look.add_argument("--n", type=int, default=10, help="rows to show (default 10)")
-    look.set_defaults(run=_look)
+    add_look(commands).set_defaults(run=_look)
     add_export(commands).set_defaults(run=_export)
     add_import(commands).set_defaults(run=_import)
     return parser
@@ -105,9 +110,7 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _look(options: argparse.Namespace) -> int:
-    from deepseemoe.report.look import look
-
-    print(look(options.results, options.what, dictionary=options.dictionary, n_rows=options.n))
+    print(run_look(options))
     return 0
 
 
