@@ -1,6 +1,7 @@
 """The console script `deepseemoe`, for what is no stage: check, plan, export, import and so on."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # `| head` has seen enough; Python must not flush into it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"deepseemoe {options.command}: {error}", file=sys.stderr)
         return 1
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     add_plan(commands).set_defaults(run=_plan)
     schema = commands.add_parser(
-        "schema", help="renew the JSON schema and the keys of config/README.md"
+        "schema", help="renew the JSON schema, the keys of config/README.md and docs/tables.md"
     )
     schema.set_defaults(run=_schema)
     add_look(commands).set_defaults(run=_look)
@@ -102,10 +106,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
+    from deepseemoe.query.page import TABLES_FILE, tables_text
+
     Path(SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
+    Path(TABLES_FILE).write_text(tables_text(), encoding="utf-8")
     readme = Path(README_FILE)
     readme.write_text(readme_text(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {SCHEMA_FILE} and {README_FILE}")
+    print(f"wrote {SCHEMA_FILE}, {README_FILE} and {TABLES_FILE}")
     return 0
 
 
