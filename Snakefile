@@ -34,6 +34,7 @@ include: "rules/experts.smk"
 include: "rules/labels.smk"
 include: "rules/report.smk"
 include: "rules/justify.smk"
+include: "rules/compare.smk"
 
 
 localrules:

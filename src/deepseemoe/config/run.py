@@ -15,6 +15,7 @@ from deepseemoe.config.analysis import (
 )
 from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
+from deepseemoe.config.compare import CompareConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
@@ -94,6 +95,7 @@ class RunConfig(Section):
     experts: ExpertsConfig = ExpertsConfig()
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
+    compare: CompareConfig = CompareConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."

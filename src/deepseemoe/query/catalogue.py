@@ -63,6 +63,16 @@ ENTRIES = (
           "justify.sums:COLUMNS", "one row an endpoint, document and item of an evaluation"),
     Entry("justify_table", "justify/table.parquet", "justify.table:COLUMNS",
           "one row an arm and endpoint, of a width, window or layer"),
+    Entry("compare_load", "compare/load.parquet", "compare.schemas:LOAD",
+          "one row an expert of a run"),
+    Entry("compare_specialisation", "compare/specialisation.parquet",
+          "compare.schemas:SPECIALISATION", "one row a run, measure and layer (or their mean)"),
+    Entry("compare_maps", "compare/maps.parquet", "compare.schemas:MAPS",
+          "one row a run, map and layer"),
+    Entry("compare_recovery", "compare/recovery.parquet", "compare.schemas:RECOVERY",
+          "one row a run, source, measure and layer: is found again what experts were made for"),
+    Entry("compare_contrast", "compare/contrast.parquet", "compare.schemas:CONTRAST",
+          "one row a measure and two runs, or two kinds of experts"),
 )  # fmt: skip
 
 
