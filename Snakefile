@@ -35,6 +35,7 @@ include: "rules/prediction.smk"
 include: "rules/labels.smk"
 include: "rules/report.smk"
 include: "rules/justify.smk"
+include: "rules/compare.smk"
 
 
 localrules:

@@ -267,6 +267,17 @@ def justified_model(wildcards):
     return ["<results>/{run}/justify/random_model"] if is_random else model_folder()
 
 
+def compared_files():
+    """Return a name for the tables that `compare` reads: where one changes, it compares again."""
+    results = Path(expand("<results>")[0])
+    folders = [
+        Path(entry.run) if "/" in entry.run else results / entry.run
+        for entry in RUN.compare.entries
+    ]
+    stages = ("routing", "experts", "labels")
+    return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
+
+
 def gpu(*stages):
     """Return the resources of a job that does these stages: its GPUs, all of one node."""
     n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)

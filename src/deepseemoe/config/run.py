@@ -16,6 +16,7 @@ from deepseemoe.config.analysis import (
 )
 from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
+from deepseemoe.config.compare import CompareConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
@@ -101,6 +102,7 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
     trust: TrustConfig = TrustConfig()
+    compare: CompareConfig = CompareConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."
