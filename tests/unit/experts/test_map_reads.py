@@ -9,15 +9,14 @@ from planted_shards import shards
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import reads
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.evidence import weigh
-from deepseemoe.experts.support import supported_features
 from deepseemoe.experts.join import join
 from deepseemoe.experts.order import combined
 from deepseemoe.experts.rows import EFFECTS, layer_rows
 from deepseemoe.experts.schemas import EFFECTS as EFFECTS_TABLE
 from deepseemoe.experts.schemas import READS
+from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.names import Window
 from deepseemoe.runtime.tables import TableWriter, read_table
 from deepseemoe.trust.world import causal_effects
