@@ -8,7 +8,7 @@ from typing import Any
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig, RoutingConfig, TrustConfig
 from deepseemoe.features.store import FeatureShard
-from deepseemoe.routing.tabulate import count_experts, routing_layers
+from deepseemoe.routing.text import count_experts, routing_layers
 from deepseemoe.runtime.files import read_json
 from deepseemoe.runtime.tables import digest, read_table, write_table
 from deepseemoe.trust.labels import cut_labels
@@ -50,9 +50,8 @@ def cut_ties(
     features = [partial(FeatureShard.open, path) for path in feature_shards]
     layers = read_json(summary)["layers"]
     source = Source(features, opened, layers, count_experts(opened))
-    rows = {
-        name: c.to_numpy() for name, c in zip(READ, read_table(reads, READ).columns, strict=True)
-    }
+    table = read_table(reads, READ)
+    rows = {name: table[name].to_numpy() for name in READ}
     own = [(0, rate) for rate in (found(rows), agreement(rows, rows))]
     told: list[tuple[str, int, Rate]] = [("none", *one) for one in own]
     if "documents" in config.switches:
@@ -65,7 +64,6 @@ def cut_ties(
             reads=rows,
             all_layers=routing_layers(opened),
             draws=config.draws,
-            seed=seed,
         )
         told += [("layers", *one) for one in cut]
     if "weights" in config.switches:
