@@ -1,4 +1,4 @@
-"""The tables of domains with the labels of documents shuffled: which experts then have a domain?"""
+"""The tables of domains with the labels of documents shuffled: who then has a domain."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import RoutingConfig
-from deepseemoe.routing.tables import INTERVAL, domain_rows
-from deepseemoe.routing.tabulate import count_experts, read_text, routing_layers
+from deepseemoe.routing.information import INTERVAL
+from deepseemoe.routing.tables import domain_rows
 from deepseemoe.routing.tally import tally
+from deepseemoe.routing.text import count_experts, read_text, routing_layers
 from deepseemoe.runtime.seeds import generator
 from deepseemoe.trust.null_rates import Rate
 

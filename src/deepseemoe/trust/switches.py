@@ -18,9 +18,9 @@ from scipy import stats
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig
+from deepseemoe.experts.discovery import SURE
 from deepseemoe.experts.documents import Documents, ShardSource
 from deepseemoe.experts.join import Join, Routing, join
-from deepseemoe.experts.discovery import SURE
 from deepseemoe.runtime.seeds import generator
 from deepseemoe.trust.null_rates import Rate, null_rates
 from deepseemoe.trust.reading import rows_of_join
