@@ -160,6 +160,20 @@ class MoeModel(Interventions):
             return torch.ones(self.d_model, dtype=self.dtype, device=self.device)
         return getattr(self.layers[layer], self.spec.router_norm).weight.detach()
 
+    def router_input(self, layer: int, resid_mid_TD: Tensor) -> Tensor:
+        """Return moe_in for residuals before the norm of a router (T, D), by the norm itself."""
+        self._decoder.check([Site("resid_mid", layer)])
+        if self.spec.router_norm is None:
+            return resid_mid_TD
+        norm = getattr(self.layers[layer], self.spec.router_norm)
+        # `forward`, not a call: hooks of a recording must not see these
+        return norm.forward(resid_mid_TD.to(norm.weight.device)).to(resid_mid_TD.device)
+
+    @property
+    def routes_single_tokens(self) -> bool:
+        """Whether routers read the token's own residual alone; NanoMoE may pool those of others."""
+        return getattr(self.network.config, "routing", "token") == "token"
+
     def route(self, layer: int, x_TD: Tensor) -> Routing:
         """Return what the router of a layer decides on inputs (T, D), from its parameters alone.
 
