@@ -66,6 +66,15 @@ def stores(split):
     )
 
 
+def random_stores():
+    """Return the test stores of the model with random weights, where the run asks for them."""
+    if not RUN.prediction.random_model:
+        return []
+    return expand(
+        "<results>/{{run}}/prediction/random_model/{shard}.zarr", shard=shards("test")
+    )
+
+
 def feature_shards():
     """Return the sparse features of the test split, for one dictionary and window."""
     return expand(
@@ -160,6 +169,8 @@ def tables():
             "<results>/{run}/features/{dictionary}/{window}/density.parquet",
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
+            "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
@@ -254,6 +265,17 @@ def justified_model(wildcards):
     """Return the folder of the model with trained or random weights, as an input."""
     is_random = wildcards.weights == "random"
     return ["<results>/{run}/justify/random_model"] if is_random else model_folder()
+
+
+def compared_files():
+    """Return a name for the tables that `compare` reads: where one changes, it compares again."""
+    results = Path(expand("<results>")[0])
+    folders = [
+        Path(entry.run) if "/" in entry.run else results / entry.run
+        for entry in RUN.compare.entries
+    ]
+    stages = ("routing", "experts", "labels")
+    return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
 
 
 def gpu(*stages):
