@@ -38,6 +38,12 @@ rule draw_figures:
         reads=of_each_dictionary(
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet"
         ),
+        evidence=of_each_dictionary(
+            [
+                "<results>/{run}/experts/{dictionary}/{window}/agreement.parquet",
+                "<results>/{run}/experts/{dictionary}/{window}/summary.json",
+            ]
+        ),
         features=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
         ),
@@ -71,9 +77,6 @@ rule write_summary:
         rules.draw_figures.output,
         rules.draw_figures.input,
         documents="<results>/{run}/corpus/documents.parquet",
-        summaries=of_each_dictionary(
-            "<results>/{run}/experts/{dictionary}/{window}/summary.json"
-        ),
         examples=of_each_dictionary(
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet"
         ),
