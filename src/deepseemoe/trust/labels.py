@@ -66,10 +66,10 @@ def _domains(
     *,
     nominal: float,
 ) -> Rate:
-    text, shards = read_text(config, stores, documents, tokenizer, seed=seed)
+    text = read_text(config, stores, documents, tokenizer, seed=seed)
     n_experts, misses = count_experts(stores), []
     for layer in routing_layers(stores):
-        rows = domain_rows(layer, tally(shards, layer, text, n_experts=n_experts), text)
+        rows = domain_rows(layer, tally(text, layer, n_experts=n_experts), text)
         with np.errstate(divide="ignore", invalid="ignore"):
             overall = rows["share"] / rows["lift"]
         is_tested = ~np.isnan(rows["share_lo"]) & np.isfinite(overall)
