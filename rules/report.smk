@@ -38,6 +38,9 @@ rule draw_figures:
         reads=of_each_dictionary(
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet"
         ),
+        predictions=of_each_dictionary(
+            "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet"
+        ),
         features=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
         ),
