@@ -19,6 +19,7 @@ KILLS = [
     ("collect_examples", 1.5),
     ("map_reads", 4.0),
     ("map_writes", 4.0),
+    ("predict_routing", 4.0),
     ("label_features", 1.5),
     ("label_experts", 0.5),
     ("draw_figures", 1.5),
