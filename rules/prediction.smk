@@ -24,7 +24,7 @@ rule predict_routing:
     threads: 1
     resources:
         **gpu("prediction"),
-        mem_mb=8000,
+        mem_mb=24000,
     params:
         config=RUN.stage("prediction"),
         seed=RUN.seed,

@@ -44,6 +44,9 @@ rule draw_figures:
                 "<results>/{run}/experts/{dictionary}/{window}/summary.json",
             ]
         ),
+        predictions=of_each_dictionary(
+            "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet"
+        ),
         features=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
         ),
