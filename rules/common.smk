@@ -228,6 +228,17 @@ def justified_dictionaries(wildcards):
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
 
 
+def random_stores(wildcards):
+    """Return the test stores of the model with random weights, where `trust` asks for them."""
+    if "weights" not in RUN.trust.switches:
+        return []
+    if not JUSTIFIED:
+        raise ValueError(
+            "trust.switches: weights reads the stores of `justify`; name justify.layers"
+        )
+    return justified_stores("test")({"weights": "random"})
+
+
 def justification(wildcards):
     """Return what the target `justify` makes; raise ValueError where its configuration forbids it."""
     if problems := list(plan.plan_problems(RUN)):
