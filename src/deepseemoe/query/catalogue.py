@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import pyarrow as pa
+
 import deepseemoe
 from deepseemoe.runtime.tables import Column, Columns
 
@@ -94,6 +96,11 @@ def schemas() -> tuple[Schema, ...]:
     found = [(entry, columns) for entry, columns in named if columns]
     others = [(entry, _columns(entry.schema)) for entry in _unnamed()]
     return tuple(Schema(e, e.schema.split(".")[0], columns) for e, columns in found + others)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return what a column's values are: dictionaries only store them in another way."""
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _columns(schema: str) -> Columns | None:
