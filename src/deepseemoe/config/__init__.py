@@ -8,6 +8,7 @@ from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
     LabelsConfig,
+    PredictionConfig,
     ReportConfig,
     RoutingConfig,
 )
@@ -18,6 +19,7 @@ from deepseemoe.config.dictionary import DictionaryConfig, ImportedConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
 from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
+from deepseemoe.config.trust import TrustConfig
 
 __all__ = [
     "ActivationsConfig",
@@ -34,10 +36,12 @@ __all__ = [
     "JustifyConfig",
     "LabelsConfig",
     "ModelConfig",
+    "PredictionConfig",
     "ReportConfig",
     "RoutingConfig",
     "RunConfig",
     "Section",
     "TrainingConfig",
+    "TrustConfig",
     "load_run",
 ]

@@ -10,6 +10,7 @@ from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
     LabelsConfig,
+    PredictionConfig,
     ReportConfig,
     RoutingConfig,
 )
@@ -20,6 +21,7 @@ from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ModelConfig
+from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window
 
 Device = Literal["cpu", "cuda"]
@@ -41,7 +43,10 @@ class DevicesConfig(Section):
     )
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
-    experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+    experts: Devices = Field(
+        "cpu", description="Effects of features and writes of experts, which run the model."
+    )
+    prediction: Device = Field("cpu", description="Probes that predict routing.")
     processes: int = Field(
         1,
         ge=1,
@@ -93,8 +98,10 @@ class RunConfig(Section):
     labels: LabelsConfig = LabelsConfig()
     routing: RoutingConfig = RoutingConfig()
     experts: ExpertsConfig = ExpertsConfig()
+    prediction: PredictionConfig = PredictionConfig()
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
+    trust: TrustConfig = TrustConfig()
     compare: CompareConfig = CompareConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(

@@ -8,44 +8,29 @@ E experts, K top_k.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.corpus.shards import TokenShard, read_shard
+from deepseemoe.corpus.shards import read_shard
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.experts.contributions import LayerContributions, contrast
-from deepseemoe.experts.counts import count_firings
-from deepseemoe.experts.documents import DocumentStream, ShardSource, read_rows
-from deepseemoe.experts.pairs import supported_features
+from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.schemas import WRITES
+from deepseemoe.experts.support import count_firings, supported_features
+from deepseemoe.experts.token_batches import Batch, batches
 from deepseemoe.features.store import FeatureShard
 from deepseemoe.model.adapter import MoeModel
-from deepseemoe.model.tokens import TokenBatch
 from deepseemoe.names import Site
 from deepseemoe.runtime.progress import Progress
 from deepseemoe.runtime.tables import digest, write_table
 
 logger = logging.getLogger(__name__)
-
-BATCH_TOKENS = 2048
-"""Tokens that the model runs on at once, in whole sequences."""
-
-
-class Batch(NamedTuple):
-    """Some sequences, and the features of their tokens in text order."""
-
-    tokens: TokenBatch
-    document_T: np.ndarray
-    is_valid_T: np.ndarray
-    features_TF: sp.csr_array
 
 
 def map_writes(
@@ -121,41 +106,6 @@ def unit_directions(dictionary: Dictionary, layer: int, features: np.ndarray) ->
     rows_FD = torch.as_tensor(dictionary.decoder_FLD)[features, layer - dictionary.window.first]
     norm_F = torch.linalg.vector_norm(rows_FD.float(), dim=1, keepdim=True)
     return rows_FD.float() / norm_F.clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def batches(
-    sources: Sequence[ShardSource], corpus: Sequence[ShardSource], features: np.ndarray
-) -> Iterator[Batch]:
-    """Yield all sequences with the features of their tokens; raise ValueError where they differ."""
-    if len(sources) != len(corpus):
-        raise ValueError(
-            f"{len(sources)} feature shards but {len(corpus)} token shards; give the token shard "
-            "of each feature shard, in the same order"
-        )
-    for place, (source, read) in enumerate(zip(sources, corpus, strict=True)):
-        shard, tokens = source(), read()
-        if not np.array_equal(tokens.token_ids_SN.ravel(), shard.token_ids):
-            raise ValueError(
-                f"shard {place}: features and tokens are of different text; encode the features "
-                "from the activations of this shard (encode_features)"
-            )
-        yield from _shard_batches(shard, tokens, read_rows(shard, features))
-
-
-def _shard_batches(
-    shard: FeatureShard, tokens: TokenShard, features_TF: sp.csr_array
-) -> Iterator[Batch]:
-    n_sequences, length = tokens.token_ids_SN.shape
-    step = max(BATCH_TOKENS // length, 1)
-    for start in range(0, n_sequences, step):
-        some = slice(start, start + step)
-        rows = slice(start * length, min(start + step, n_sequences) * length)
-        yield Batch(
-            TokenBatch.from_arrays(tokens.token_ids_SN[some], tokens.positions_SN[some]),
-            tokens.doc_ids_SN[some].ravel(),
-            shard.is_valid[rows].astype(bool),
-            features_TF[rows],
-        )
 
 
 @torch.inference_mode()

@@ -8,9 +8,10 @@ from scipy import stats
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.corpus.shards import TokenShard
-from deepseemoe.experts import writes
+from deepseemoe.experts import token_batches, writes
 from deepseemoe.experts.contributions import LayerContributions, contrast
 from deepseemoe.experts.schemas import WRITES
+from deepseemoe.model.tokens import TokenBatch
 from deepseemoe.names import Window
 from deepseemoe.runtime.tables import read_table
 
@@ -67,7 +68,7 @@ def written(monkeypatch, path, model, text, *, n_shards=2, kind="transcoder", ba
     monkeypatch.setattr(writes, "Dictionary", Opens)
     monkeypatch.setattr(writes, "FeatureShard", Opens)
     monkeypatch.setattr(writes, "read_shard", parts.__getitem__)
-    monkeypatch.setattr(writes, "BATCH_TOKENS", batch)
+    monkeypatch.setattr(token_batches, "BATCH_TOKENS", batch)
     writes.map_writes(
         CONFIG,
         model=model,
@@ -110,7 +111,7 @@ def test_means_equal_projections_made_token_by_token(model, text, table):
     shard = features_of(model, text)
     active = shard.features_TF.toarray() > 0
     with model.record(["moe_in/L01", "expert_ids/L01", "expert_weights/L01"]) as acts:
-        model.hidden_states(writes.TokenBatch.from_arrays(text.token_ids_SN, text.positions_SN))
+        model.hidden_states(TokenBatch.from_arrays(text.token_ids_SN, text.positions_SN))
     x, ids, weights = acts.values()
     outputs = model.expert_outputs(1, x, ids, weights).double().numpy()
     for row in np.flatnonzero(table["layer"] == 1)[::9]:
@@ -201,6 +202,6 @@ def test_tokens_of_another_text_are_refused(model, text):
     other = TokenShard(text.token_ids_SN[::-1], text.doc_ids_SN, text.positions_SN)
     one = [lambda: features_of(model, text)]
     with pytest.raises(ValueError, match="shard 0: features and tokens are of different text"):
-        list(writes.batches(one, [lambda: other], np.arange(3)))
+        list(token_batches.batches(one, [lambda: other], np.arange(3)))
     with pytest.raises(ValueError, match="1 feature shards but 0 token shards"):
-        list(writes.batches(one, [], np.arange(3)))
+        list(token_batches.batches(one, [], np.arange(3)))
