@@ -56,12 +56,12 @@ class Case(NamedTuple):
         ids_TK, logits_TE = (acts[site] for site in sites)
         return torch.zeros_like(logits_TE).scatter_(1, ids_TK, 1.0), logits_TE
 
-    def subtracting(self, rows, feature, direction_D, base_TD=None):
+    def subtracting(self, rows, feature, direction_D):
         z = torch.from_numpy(self.features_TF[:, [feature]].toarray())[rows]
 
         def edit(value_TD):
             new_TD = value_TD.clone()
-            new_TD[rows] = (value_TD if base_TD is None else base_TD)[rows] - z * direction_D
+            new_TD[rows] = value_TD[rows] - z * direction_D
             return new_TD
 
         return edit
@@ -271,7 +271,9 @@ def test_shards_batches_and_passes_change_nothing(monkeypatch, tmp_path, kind_an
     monkeypatch.setattr(effects, "SUMS_BYTES", 1)
     again = measured(monkeypatch, tmp_path / "e.parquet", one, n_shards=5, batch=3 * LENGTH)
     for name, values in table.items():
-        if values.dtype.kind == "f":
+        if name == "w_map":  # its scale is measured on the first tokens of the first shard
+            np.testing.assert_allclose(again[name], values, rtol=0.1)
+        elif values.dtype.kind == "f":
             np.testing.assert_allclose(again[name], values, atol=2e-6)
         else:
             assert (again[name] == values).all()
@@ -292,14 +294,12 @@ def test_a_bound_on_tokens_and_sequences_is_kept(monkeypatch, tmp_path):
 def test_a_crosscoder_taken_out_of_its_window_is_gone_at_every_layer(monkeypatch, tmp_path):
     one = case()
     table = measured(monkeypatch, tmp_path / "e.parquet", one, full_layers="window")
-    with one.model.record(one.dictionary.read_names) as clean:
-        one.model.hidden_states(one.tokens)
-    clean = {site: value.clone() for site, value in clean.items()}
     feature = np.unique(table["feature"][table["n_full"] > 0])[0]
     rows = torch.from_numpy(one.features_TF[:, [feature]].nonzero()[0])
+    first_D, second_D = one.dictionary.decoder_FLD[feature]
     edits = {
-        site: one.subtracting(rows, feature, one.dictionary.decoder_FLD[feature, place], base)
-        for place, (site, base) in enumerate(clean.items())
+        "resid_post/L00": one.subtracting(rows, feature, first_D),
+        "resid_post/L01": one.subtracting(rows, feature, second_D - first_D),  # the rest is carried
     }
     for layer in (1, 2):
         with_, without = one.decided(layer)[0], one.decided(layer, edits)[0]
