@@ -31,9 +31,11 @@ include: "rules/dictionary.smk"
 include: "rules/features.smk"
 include: "rules/routing.smk"
 include: "rules/experts.smk"
+include: "rules/prediction.smk"
 include: "rules/labels.smk"
 include: "rules/report.smk"
 include: "rules/justify.smk"
+include: "rules/compare.smk"
 
 
 localrules:
@@ -48,4 +50,4 @@ rule all:
         f"<results>/{RUN.name}/config.yaml",
         f"<results>/{RUN.name}/report/summary.html",
         tables(),
-        expand(rules.tabulate_routing.output, run=RUN.name),
+        routing_tables(),

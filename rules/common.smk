@@ -66,6 +66,15 @@ def stores(split):
     )
 
 
+def random_stores():
+    """Return the test stores of the model with random weights, where the run asks for them."""
+    if not RUN.prediction.random_model:
+        return []
+    return expand(
+        "<results>/{{run}}/prediction/random_model/{shard}.zarr", shard=shards("test")
+    )
+
+
 def feature_shards():
     """Return the sparse features of the test split, for one dictionary and window."""
     return expand(
@@ -161,12 +170,31 @@ def tables():
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
+            "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
         ]
     )
     return expand(of_all + write_tables(), run=RUN.name)
+
+
+def routing_keys(*keys):
+    """Return some keys of `routing`: those that a rule's tables depend on."""
+    return {key: RUN.stage("routing")[key] for key in (*keys, "format")}
+
+
+def routing_tables():
+    """Return every table of what the routers do; those of saturation where checkpoints were kept."""
+    makers = [
+        rules.tabulate_routing,
+        rules.measure_specialisation,
+        rules.trace_paths,
+        rules.compare_centroids,
+    ]
+    if RUN.model.source == "nanomoe" and RUN.model.training.keep_checkpoints:
+        makers.append(rules.measure_saturation)
+    return [path for rule in makers for path in expand(rule.output, run=RUN.name)]
 
 
 def justified_stores(split):
@@ -237,6 +265,17 @@ def justified_model(wildcards):
     """Return the folder of the model with trained or random weights, as an input."""
     is_random = wildcards.weights == "random"
     return ["<results>/{run}/justify/random_model"] if is_random else model_folder()
+
+
+def compared_files():
+    """Return a name for the tables that `compare` reads: where one changes, it compares again."""
+    results = Path(expand("<results>")[0])
+    folders = [
+        Path(entry.run) if "/" in entry.run else results / entry.run
+        for entry in RUN.compare.entries
+    ]
+    stages = ("routing", "experts", "labels")
+    return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
 
 
 def gpu(*stages):

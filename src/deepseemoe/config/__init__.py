@@ -8,6 +8,7 @@ from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
     LabelsConfig,
+    PredictionConfig,
     ReportConfig,
     RoutingConfig,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "JustifyConfig",
     "LabelsConfig",
     "ModelConfig",
+    "PredictionConfig",
     "ReportConfig",
     "RoutingConfig",
     "RunConfig",

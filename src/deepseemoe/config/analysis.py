@@ -1,6 +1,6 @@
-"""The stages that read trained dictionaries: features, labels, routing, experts, report."""
+"""The stages that read trained dictionaries, from features and labels to the report."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -59,8 +59,26 @@ class RoutingConfig(Section):
     min_token_count: int = Field(
         10, gt=0, description="Vocabulary tables leave out rarer tokens (occurrences)."
     )
-    n_bootstrap: int = Field(
-        200, ge=20, description="Draws of documents behind the intervals of domain shares."
+    n_bootstrap: int = Field(200, ge=20, description="Draws of documents behind the intervals.")
+    n_permutations: int = Field(
+        200, ge=20, description="Permutations of the documents' domains behind p."
+    )
+    n_shifts: int = Field(
+        20,
+        ge=20,
+        description="Turns of a layer against the one before behind p of paths; each is "
+        "a count of all tokens.",
+    )
+    n_paths: int = Field(20, gt=0, description="Paths over three layers that are listed.")
+    token_top_p: float = Field(
+        0.2, gt=0, le=1, description="Sum of token scores up to which ESFT chooses experts."
+    )
+    gate_top_p: float = Field(0.1, gt=0, le=1, description="The same of gate scores.")
+    centroid_tokens: int = Field(
+        20_000, gt=0, description="Test tokens whose router inputs are held against its rows."
+    )
+    saturation_tokens: int = Field(
+        20_000, gt=0, description="Test tokens that each kept checkpoint routes."
     )
     format: Literal[1] = Field(1, description="A higher one reruns the stage.")
 
@@ -92,7 +110,43 @@ class ExpertsConfig(Section):
         description="Where it is taken out: `one` layer, what the router reads, or every layer of "
         "the `window`.",
     )
+    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
+
+
+class PredictionConfig(Section):
+    """How well routing is predicted from features, tokens and what is no dictionary."""
+
+    n_tokens: int = Field(
+        32_768,
+        gt=0,
+        description="Test tokens, in whole documents: half fit probes, a fifth choose penalties, "
+        "the rest is tested. About a million settle a model with 32 experts; memory and time grow "
+        "with them.",
+    )
+    min_documents: int = Field(
+        20, ge=10, description="With fewer documents among those tokens there are no scores."
+    )
+    penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (30.0, 3.0),
+        min_length=1,
+        description="Penalties on weights that probes are tried with, the strongest first, each "
+        "the precision of a normal prior; with many tokens try 1 and 0.3 too. Each is a fit.",
+    )
+    random_model: bool = Field(
+        False,
+        description="Also predict from random features of the model with random weights, which "
+        "the run then draws and runs over the test text: what token and context alone give.",
+    )
+    n_bootstrap: int = Field(500, ge=50, description="Draws of documents behind the intervals.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
     format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+
+    @field_validator("penalties")
+    @classmethod
+    def _falls(cls, penalties: tuple[float, ...]) -> tuple[float, ...]:
+        if list(penalties) != sorted(set(penalties), reverse=True):
+            raise ValueError(f"{list(penalties)} must fall, the strongest first, none twice")
+        return penalties
 
 
 class ReportConfig(Section):

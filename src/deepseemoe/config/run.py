@@ -10,11 +10,13 @@ from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
     LabelsConfig,
+    PredictionConfig,
     ReportConfig,
     RoutingConfig,
 )
 from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
+from deepseemoe.config.compare import CompareConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
@@ -44,6 +46,7 @@ class DevicesConfig(Section):
     experts: Devices = Field(
         "cpu", description="Effects of features and writes of experts, which run the model."
     )
+    prediction: Device = Field("cpu", description="Probes that predict routing.")
     processes: int = Field(
         1,
         ge=1,
@@ -95,9 +98,11 @@ class RunConfig(Section):
     labels: LabelsConfig = LabelsConfig()
     routing: RoutingConfig = RoutingConfig()
     experts: ExpertsConfig = ExpertsConfig()
+    prediction: PredictionConfig = PredictionConfig()
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
     trust: TrustConfig = TrustConfig()
+    compare: CompareConfig = CompareConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."

@@ -23,15 +23,14 @@ from torch import Tensor
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.corpus.shards import read_shard
 from deepseemoe.dictionary.dictionary import Dictionary
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream, ShardSource
 from deepseemoe.experts.effect_rows import effect_rows
 from deepseemoe.experts.effect_sums import Effects, EffectSums
 from deepseemoe.experts.effects_full import measure_full
 from deepseemoe.experts.effects_local import Firings, Sampler, local_changes
-from deepseemoe.experts.support import supported_features
 from deepseemoe.experts.reads import router_layers
 from deepseemoe.experts.schemas import EFFECTS
+from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.experts.token_batches import Batch, batches
 from deepseemoe.experts.weights import norm_scales, weight_map, written_before
 from deepseemoe.features.store import FeatureShard
@@ -82,7 +81,7 @@ def measure_effects(
     firings = count_firings(stream)
     features = supported_features(config, firings)
     text = Text(sources, corpus, stream.n_tokens, features, firings.tokens_F[features])
-    scales = norm_scales(model, corpus[0](), layers)
+    scales = norm_scales(model, corpus, layers)
     manifest = {
         "rule": "measure_effects",
         "config": digest(config.model_dump(mode="json")),

@@ -12,7 +12,6 @@ from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.experts.agreement import agreement_rows, calibration
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.discovery import SURE, layer_factors
 from deepseemoe.experts.effects_file import EffectsFile
 from deepseemoe.experts.evidence import weigh
@@ -20,6 +19,7 @@ from deepseemoe.experts.join import Join, join
 from deepseemoe.experts.rows import layer_rows
 from deepseemoe.experts.schemas import AGREEMENT, READS
 from deepseemoe.experts.summary import Summary
+from deepseemoe.experts.support import count_firings
 from deepseemoe.features.store import FeatureShard
 from deepseemoe.names import Window, layer_name
 from deepseemoe.runtime.files import write_json

@@ -72,11 +72,11 @@ READS: Columns = (
     Column("rep_lor_lo", pa.float32(), "nats", "lower bound, clustered by document"),
     Column("rep_lor_hi", pa.float32(), "nats", "upper bound, clustered by document"),
     Column("rep_sign", pa.bool_(), "", "whether it has the sign that the first half shows"),
-    Column("tier", pa.dictionary(pa.int8(), pa.string()), "", "A: q < .05, replicated, regression "
+    Column("tier", pa.string(), "", "A: q < .05, replicated, regression "
            "and effect agree; B: replicated, and regression or weights; C: q < .05; else empty"),
     Column("rank", pa.uint32(), "", "place among the expert's pairs, from 1, by regression and "
            "causal effect together"),
-    Column("reason", pa.dictionary(pa.int16(), pa.string()), "", "which columns have no number and "
+    Column("reason", pa.string(), "", "which columns have no number and "
            "why; empty where none is missing"),
 )  # fmt: skip
 

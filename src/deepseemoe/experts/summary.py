@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.experts.support import Firings
 from deepseemoe.experts.discovery import SURE
 from deepseemoe.experts.evidence import Evidence
 from deepseemoe.experts.join import Join
+from deepseemoe.experts.support import Firings
 from deepseemoe.experts.tiers import Rows
 
 

@@ -20,10 +20,9 @@ from deepseemoe.config import ExpertsConfig
 from deepseemoe.corpus.shards import read_shard
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.experts.contributions import LayerContributions, contrast
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream
-from deepseemoe.experts.support import supported_features
 from deepseemoe.experts.schemas import WRITES
+from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.experts.token_batches import Batch, batches
 from deepseemoe.features.store import FeatureShard
 from deepseemoe.model.adapter import MoeModel

@@ -5,7 +5,7 @@ their own words. Features are token sets, pairs of neighbouring tokens, or thres
 that share factors, so they fire together. The residual also holds token embeddings; an RMS norm
 stands before the routers, whose rows both call and avoid features, and a bias moves the choice but
 not the gate weights. The dictionary misses weak firings first, fires on a feature's companion too,
-and its directions lean towards it.
+and its directions lean towards it; every fourth feature of the residual is not in it at all.
 
 Axes: T tokens, D documents, F features, L layers, E experts, M width, C topics, V token types,
 H hidden factors.
@@ -42,6 +42,7 @@ def world(
     *,
     n_documents: int = 250,
     n_features: int = 240,
+    n_unseen: int = 80,
     n_experts: int = 24,
     top_k: int = 4,
     n_layers: int = 1,
@@ -53,19 +54,21 @@ def world(
 ) -> World:
     """Return a planted world: realistic as it is, hard with cosine .6 and imbalance 1.
 
-    `missed` and `leaks` are shares of firings: not seen, and seen of a companion as well;
+    `n_unseen` features of the residual are not in the dictionary. `missed` and `leaks` are shares
+    of firings: not seen, and seen of a companion as well;
     `imbalance` is the spread of biases in units of the scores' own.
     """
     rng = generator(seed, "planted topics")
     text = _text(rng, n_documents)
-    true_TF, is_token_F = _features(rng, text, n_features)
-    companion_F = _companions(true_TF)
-    direction_FM = unit(rng.normal(size=(n_features, width)))
+    true_TF, is_token_F = _features(rng, text, n_features + n_unseen)
+    direction_FM = unit(rng.normal(size=(n_features + n_unseen, width)))
     embedding_VM = 0.35 * rng.normal(size=(N_TYPES, width)) / width**0.5
     noise_TM = 0.35 * rng.normal(size=(text.token_T.size, width)) / width**0.5
     residual_TM = true_TF @ direction_FM + embedding_VM[text.token_T] + noise_TM
     residual_TM += 0.5 * unit(rng.normal(size=width))  # a constant, as trained residuals have
     router_LEM = _routers(rng, n_layers, n_experts, direction_FM)
+    true_TF, direction_FM = true_TF[:, :n_features], direction_FM[:n_features]
+    companion_F = _companions(true_TF)
     unrouted = np.zeros((text.token_T.size, n_layers, top_k))
     planted = World(
         text.document_T,
@@ -81,7 +84,7 @@ def world(
         residual_TM=residual_TM,
         gain_M=rng.lognormal(0, 0.2, width),
         bias_LE=np.zeros((n_layers, n_experts)),
-        is_token_F=is_token_F,
+        is_token_F=is_token_F[:n_features],
     )  # fmt: skip
     scores_LTE = np.stack([planted.scores(residual_TM, n) for n in range(n_layers)])
     bias_LE = imbalance * scores_LTE.std() * rng.normal(size=(n_layers, n_experts))

@@ -4,9 +4,9 @@ import pytest
 from planted_shards import shards
 
 from deepseemoe.experts.counts import count_choices, count_pairs
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.join import join
+from deepseemoe.experts.support import count_firings
 
 LAYERS = (1, 2)
 

@@ -9,15 +9,14 @@ from planted_shards import shards
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import reads
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.evidence import weigh
-from deepseemoe.experts.support import supported_features
 from deepseemoe.experts.join import join
 from deepseemoe.experts.order import combined
 from deepseemoe.experts.rows import EFFECTS, layer_rows
 from deepseemoe.experts.schemas import EFFECTS as EFFECTS_TABLE
 from deepseemoe.experts.schemas import READS
+from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.names import Window
 from deepseemoe.runtime.tables import TableWriter, read_table
 from deepseemoe.trust.world import causal_effects
@@ -89,12 +88,13 @@ def test_found_pairs_hold_most_planted_ones_and_enrich_for_them(maps):
         assert is_true[is_found].mean() > 2.5 * is_true.mean()
 
 
-def test_tier_a_is_nearly_always_causal_and_no_tier_seldom(maps):
-    for rows, is_true in maps:
-        up = rows["lor"] > 0
-        assert is_true[(rows["tier"] == "A") & up].mean() > 0.8
-        assert is_true[(rows["tier"] == "C") & up].mean() < 0.4
-        assert (rows["tier"] == "A")[is_true].mean() > 0.5
+def test_tier_a_is_nearly_always_causal_and_tier_c_seldom(worlds, maps):
+    for world, (rows, is_true) in zip(worlds, maps, strict=True):
+        effect = world.effect_LFE[0][rows["feature"], rows["expert"]]
+        in_a, in_c = ((rows["tier"] == tier) & (rows["lor"] > 0) for tier in "AC")
+        assert (effect[in_a] > 0.02).mean() > 0.95
+        assert (effect[in_c] > 0.02).mean() < 0.65
+        assert in_a[is_true].mean() > 0.5
 
 
 def test_without_effects_the_regressions_alone_still_find_it(worlds):
@@ -135,7 +135,7 @@ def test_permuting_experts_permutes_the_table(worlds):
     for name in set(one) - {"expert"}:
         if one[name].dtype.kind in "fiu":
             values = one[name][order], other[name]
-            np.testing.assert_allclose(*values, rtol=1e-6, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_only_pairs_with_support_are_tested(maps):

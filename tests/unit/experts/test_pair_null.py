@@ -7,12 +7,12 @@ from planted_shards import shards
 from scipy import stats
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.discovery import benjamini_hochberg
 from deepseemoe.experts.documents import Documents
 from deepseemoe.experts.evidence import weigh
 from deepseemoe.experts.join import join
 from deepseemoe.experts.permutation import permutation, permute, permuted_rows, z_scores
+from deepseemoe.experts.support import count_firings
 
 CONFIG = ExpertsConfig(n_permutations=100)
 NULLS = {

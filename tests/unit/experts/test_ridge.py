@@ -7,11 +7,10 @@ from sklearn.linear_model import Ridge
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import conjugate, gram, ridge
 from deepseemoe.experts.counts import count_pairs
-from deepseemoe.experts.support import count_firings
 from deepseemoe.experts.documents import DocumentStream
-from deepseemoe.experts.support import supported_features
 from deepseemoe.experts.join import join
 from deepseemoe.experts.statistics import effective_clusters
+from deepseemoe.experts.support import count_firings, supported_features
 
 SURE = {"confidence": 0.95, "clusters_F": np.full(30, np.inf)}
 
