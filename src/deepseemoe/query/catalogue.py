@@ -50,7 +50,7 @@ ENTRIES = (
     Entry("agreement", f"experts/{EACH}/agreement.parquet", "experts.schemas:AGREEMENT",
           "one row an expert: whether the three kinds of evidence agree"),
     Entry("writes", f"experts/{EACH}/writes.parquet", "experts.schemas:WRITES",
-          "one row a pair, expert → feature (transcoders): who writes what"),
+          "one row a pair, expert → feature: who writes what, and what it brings"),
     Entry("features", f"labels/{EACH}/features.parquet", "labels.schemas:FEATURES",
           "one row a feature that fires often enough: its description"),
     Entry("scores", f"labels/{EACH}/scores.parquet", "labels.schemas:SCORES",
