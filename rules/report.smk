@@ -86,7 +86,9 @@ rule write_summary:
         experts=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet"
         ),
-        writes=write_tables(),
+        writes=of_each_dictionary(
+            "<results>/{run}/experts/{dictionary}/{window}/writes.parquet"
+        ),
     output:
         report(
             "<results>/{run}/report/summary.html",

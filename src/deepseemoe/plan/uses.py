@@ -137,16 +137,14 @@ def _features(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Use]:
 
 
 def _maps(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iterator[Use]:
-    """Yield what the maps hold: tables of pairs, and of transcoders directions and outputs."""
+    """Yield what the maps hold: tables of pairs, and directions and outputs."""
     part = network.first(min(run.n_layers_read(), network.n_layers))
     pairs = max(shape.config.d_dict * shape.n_layers for shape in shapes) * network.n_experts
     tables = Share("tables of pairs", N_TABLES * 8 * pairs, True)
     model = Share("model", model_bytes(run.model, part)[0])
     yield Use("map_reads", "reads", "RAM", (model, tables))
     yield from model_uses(run, part, "measure_effects", "experts", _effects(run, part, shapes))
-    transcoders = [shape for shape in shapes if shape.config.kind == "transcoder"]
-    if transcoders:
-        yield from model_uses(run, part, "map_writes", "experts", _writes(run, part, transcoders))
+    yield from model_uses(run, part, "map_writes", "experts", _writes(run, part, shapes))
 
 
 def _effects(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Share, ...]:
@@ -159,9 +157,9 @@ def _effects(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Sh
     )
 
 
-def _writes(run: RunConfig, part: Network, transcoders: Sequence[Shape]) -> tuple[Share, ...]:
+def _writes(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Share, ...]:
     width, length = DTYPE_BYTES[run.model.dtype], run.corpus.sequence_length
-    directions = max(s.config.d_dict * s.n_layers * s.d_model for s in transcoders)
+    directions = max(s.config.d_dict * s.n_layers * s.d_model for s in shapes)
     n_outputs = (BATCH_TOKENS + CHUNK_ENTRIES) * part.top_k + CHUNK_ENTRIES
     return (
         Share("directions", FLOAT * directions),

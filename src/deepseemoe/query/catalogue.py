@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import pyarrow as pa
+
 import deepseemoe
 from deepseemoe.runtime.tables import Column, Columns
 
@@ -75,7 +77,7 @@ ENTRIES = (
     Entry("agreement", f"experts/{EACH}/agreement.parquet", "experts.schemas:AGREEMENT",
           "one row an expert: whether the three kinds of evidence agree"),
     Entry("writes", f"experts/{EACH}/writes.parquet", "experts.schemas:WRITES",
-          "one row a pair, expert → feature (transcoders): who writes what"),
+          "one row a pair, expert → feature: who writes what, and what it brings"),
     Entry("features", f"labels/{EACH}/features.parquet", "labels.schemas:FEATURES",
           "one row a feature that fires often enough: its description"),
     Entry("scores", f"labels/{EACH}/scores.parquet", "labels.schemas:SCORES",
@@ -123,6 +125,11 @@ def schemas() -> tuple[Schema, ...]:
     found = [(entry, columns) for entry, columns in named if columns]
     others = [(entry, _columns(entry.schema)) for entry in _unnamed()]
     return tuple(Schema(e, e.schema.split(".")[0], columns) for e, columns in found + others)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return what a column's values are: dictionaries only store them in another way."""
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _columns(schema: str) -> Columns | None:
