@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_moe import LENGTH, case, opened_shards
+from mapped_moe import LENGTH, case, opened_shards
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import token_batches, writes

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from mapped_moe import LENGTH, N_FEATURES, case, opened_shards
 from planted_shards import PlantedFeatures
 from safetensors.numpy import load_file
-from small_moe import LENGTH, N_FEATURES, case, opened_shards
 
 from deepseemoe.config import CorpusConfig, ExpertsConfig, ModelConfig
 from deepseemoe.corpus.tokenizer import prepare_tokenizer
