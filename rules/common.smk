@@ -206,7 +206,7 @@ def justified_dictionaries(wildcards):
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
 
 
-def random_stores(wildcards):
+def stores_with_random_weights(wildcards):
     """Return the test stores of the model with random weights, where `trust` asks for them."""
     if "weights" not in RUN.trust.switches:
         return []
