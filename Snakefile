@@ -35,6 +35,8 @@ include: "rules/prediction.smk"
 include: "rules/labels.smk"
 include: "rules/report.smk"
 include: "rules/justify.smk"
+include: "rules/compare.smk"
+include: "rules/trust.smk"
 
 
 localrules:
@@ -49,4 +51,4 @@ rule all:
         f"<results>/{RUN.name}/config.yaml",
         f"<results>/{RUN.name}/report/summary.html",
         tables(),
-        expand(rules.tabulate_routing.output, run=RUN.name),
+        routing_tables(),

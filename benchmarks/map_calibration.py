@@ -2,7 +2,7 @@
 
     python benchmarks/map_calibration.py [--worlds 20]
 
-First table: nulls of `tests/planted.py`, in which features and routing are independent. The share
+Nulls of `deepseemoe.trust.nulls`, in which features and routing are independent. The share
 of tested pairs with p below .05, .01, .001 and .0001, as multiples of these, for the p values of
 the map (`map`), for permutations of documents of any length (`any length`), for counts in place of
 their square roots (`counts`) and for chi-square on tokens (`tokens`); and the share of 95 %
@@ -10,9 +10,7 @@ intervals of the log odds ratio that miss 0, with effective documents (`map`) or
 clusters. Worlds `lengths` tie both sides to the length of a document, so their log odds ratio is
 not 0.
 
-Second table: planted worlds, mean over experts of average precision, of the share of experts whose
-first pair is planted, and of the precision of the first ten pairs, for the order of the map and for
-single statistics. Pairs within a world are not independent: differences of .01 are noise.
+What the map finds in planted worlds: benchmarks/planted_map.py.
 """
 
 import argparse
@@ -24,27 +22,22 @@ import numpy as np
 from scipy import stats
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
-
-import planted  # noqa: E402
-from planted_shards import shards  # noqa: E402
+sys.path[:0] = [str(ROOT / "src")]
 
 from deepseemoe.config import ExpertsConfig  # noqa: E402
 from deepseemoe.experts import permutation  # noqa: E402
-from deepseemoe.experts.counts import count_choices, count_firings, count_pairs  # noqa: E402
+from deepseemoe.experts.counts import count_choices, count_pairs  # noqa: E402
+from deepseemoe.experts.discovery import benjamini_hochberg  # noqa: E402
 from deepseemoe.experts.join import Join, join  # noqa: E402
-from deepseemoe.experts.pairs import (  # noqa: E402
-    is_tested,
-    layer_rows,
-    supported_features,
-    weigh,
-)
 from deepseemoe.experts.statistics import (  # noqa: E402
-    benjamini_hochberg,
     clustered_interval,
     log_odds_ratio,
-    log_odds_squares,
+    log_odds_squares,  # noqa: E402
 )
+from deepseemoe.experts.support import count_firings, supported_features  # noqa: E402
+from deepseemoe.trust.in_memory import shards  # noqa: E402
+from deepseemoe.trust.nulls import null_world  # noqa: E402
+from deepseemoe.trust.world import World  # noqa: E402
 
 CONFIG = ExpertsConfig()
 ALPHAS = (0.05, 0.01, 0.001, 0.0001)
@@ -54,33 +47,24 @@ NULLS = {
     "documents": {"document_level": 1.0},
     "lengths": {"by_length": True},
 }
-PLANTED = {
-    "realistic": {},
-    "hard": {"cosine": 0.6, "imbalance": 2.0},
-    "indirect": {"indirect": 1.0},
-    "hard, indirect": {"cosine": 0.6, "imbalance": 2.0, "indirect": 1.0},
-}
-ORDERS = ("rank", "lor_lo", "lor", "rd", "z_perm", "lift", "rho", "w_map", "n_both")
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, default=20, help="worlds of each kind")
     n_worlds = parser.parse_args().worlds
     for name, options in NULLS.items():
-        show_null(name, [null_rates(planted.null_world(s, **options)) for s in range(n_worlds)])
-    for name, options in PLANTED.items():
-        show_planted(name, [finds(planted.world(s, **options)) for s in range(n_worlds // 2)])
+        show_null(name, [null_rates(null_world(s, **options)) for s in range(n_worlds)])
 
 
-def joined_of(world: planted.World) -> Join:
+def joined_of(world: World) -> Join:
     """Return a world's features joined with its routing."""
     parts = shards(world)
     return join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
 
 
-def null_rates(world: planted.World) -> dict[str, np.ndarray]:
+def null_rates(world: World) -> dict[str, np.ndarray]:
     """Return p by method, q, and misses of intervals, of the tested pairs of a null world."""
     joined = joined_of(world)
     firings = count_firings(joined.text)
@@ -101,7 +85,7 @@ def null_rates(world: planted.World) -> dict[str, np.ndarray]:
     q = benjamini_hochberg(p["map"][tested])
     lor = log_odds_ratio(sums.both, n_feature, n_expert, n)
     n_documents = joined.text.documents.n_documents
-    squares = log_odds_squares(sums, n_feature, n_expert, n, n_documents)
+    squares = log_odds_squares(sums)
     effective = n_feature**2 / sums.f_f_F[:, None]
     misses = {}
     for name, clusters in (("map", effective), ("all documents", np.full_like(lor, n_documents))):
@@ -133,37 +117,6 @@ def chi_square(both: np.ndarray, n_feature: np.ndarray, n_expert: np.ndarray, n:
     return stats.chi2.sf((both - expected) ** 2 / variance, 1)
 
 
-def finds(world: planted.World) -> dict[str, tuple[float, float, float]]:
-    """Return the scores of each order in one planted world."""
-    joined = joined_of(world)
-    evidence = weigh(joined, CONFIG, count_firings(joined.text), seed=0)
-    router_EM = world.router_LEM[0] - world.router_LEM[0].mean(0)
-    w_map_FE = world.decoder_FM[evidence.features_F] @ router_EM.T
-    w_map_FE *= evidence.mean_activation_F[:, None]
-    columns = slice(0, world.n_experts)
-    rows = layer_rows(evidence, w_map_FE, columns, is_tested(CONFIG, evidence))
-    is_true = world.truth_LFE[0][rows["feature"], rows["expert"]]
-    is_found = (rows["q"] < 0.05) & (rows["lor"] > 0)
-    scores = {name: rows[name] * (-1.0 if name == "rank" else 1.0) for name in ORDERS}
-    found = {name: by_expert(score, is_true, rows["expert"]) for name, score in scores.items()}
-    told = is_true.mean(), is_true[is_found].mean(), is_found[is_true].mean()
-    return found | {"planted": told}
-
-
-def by_expert(
-    score: np.ndarray, is_true: np.ndarray, expert: np.ndarray
-) -> tuple[float, float, float]:
-    """Return average precision, first place and precision of ten, averaged over experts."""
-    parts = []
-    for one in np.unique(expert[is_true]):
-        mine = expert == one
-        order = np.argsort(-score[mine], kind="stable")
-        first = is_true[mine][order]
-        precision = planted.average_precision(score[mine], is_true[mine])
-        parts.append((precision, first[0], first[:10].mean()))
-    return tuple(np.mean(parts, axis=0))
-
-
 def show_null(name: str, worlds: list[Mapping[str, np.ndarray]]) -> None:
     """Print the rates of one kind of null."""
     pairs = {key: np.concatenate([world[key] for world in worlds]) for key in worlds[0]}
@@ -175,16 +128,6 @@ def show_null(name: str, worlds: list[Mapping[str, np.ndarray]]) -> None:
     print(f"  worlds with any q < .05: {n_false:.2f}")
     for clusters in ("map", "all documents"):
         print(f"  95 % intervals that miss 0, {clusters}: {pairs[f'miss {clusters}'].mean():.3f}")
-
-
-def show_planted(name: str, worlds: list[Mapping[str, tuple[float, float, float]]]) -> None:
-    """Print the scores of one kind of planted world."""
-    planted_share, precision, recall = np.mean([world["planted"] for world in worlds], axis=0)
-    print(f"\n{name}: {planted_share:.3f} of tested pairs planted; q < .05 and lor > 0 has")
-    print(f"  precision {precision:.2f}, recall {recall:.2f};   order: AP, first, ten")
-    for order in ORDERS:
-        scores = np.mean([world[order] for world in worlds], axis=0)
-        print(f"  {order:12s}" + "".join(f"{score:9.3f}" for score in scores))
 
 
 if __name__ == "__main__":

@@ -138,29 +138,6 @@ def imported_params(dictionary):
     return {key: RUN.dictionary(dictionary)[key] for key in wanted}
 
 
-def transcoders():
-    """Return the dictionaries that write moe_out, and so have a map of writes."""
-    return [
-        name for name, entry in RUN.dictionaries.items() if entry.kind == "transcoder"
-    ]
-
-
-def writes_of(wildcards):
-    """Return the map of writes of one dictionary and window; nothing for a crosscoder."""
-    path = "<results>/{run}/experts/{dictionary}/{window}/writes.parquet"
-    return [path] if wildcards.dictionary in transcoders() else []
-
-
-def write_tables():
-    """Return the maps of writes of the run."""
-    return expand(
-        "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
-        dictionary=transcoders(),
-        window=WINDOWS,
-        allow_missing=True,
-    )
-
-
 def tables():
     """Return every table of the run that people open; one that is deleted is made again."""
     of_all = of_each_dictionary(
@@ -169,13 +146,33 @@ def tables():
             "<results>/{run}/features/{dictionary}/{window}/density.parquet",
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
             "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
         ]
     )
-    return expand(of_all + write_tables(), run=RUN.name)
+    return expand(of_all, run=RUN.name)
+
+
+def routing_keys(*keys):
+    """Return some keys of `routing`: those that a rule's tables depend on."""
+    return {key: RUN.stage("routing")[key] for key in (*keys, "format")}
+
+
+def routing_tables():
+    """Return every table of what the routers do; those of saturation where checkpoints were kept."""
+    makers = [
+        rules.tabulate_routing,
+        rules.measure_specialisation,
+        rules.trace_paths,
+        rules.compare_centroids,
+    ]
+    if RUN.model.source == "nanomoe" and RUN.model.training.keep_checkpoints:
+        makers.append(rules.measure_saturation)
+    return [path for rule in makers for path in expand(rule.output, run=RUN.name)]
 
 
 def justified_stores(split):
@@ -207,6 +204,17 @@ def justified_dictionaries(wildcards):
     found = [one for arm in arms for one in plan.members(config, arm, window)]
     folder = "<results>/{{run}}/justify/dictionary/{}/{}/{{seed}}/weights.safetensors"
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
+
+
+def random_stores(wildcards):
+    """Return the test stores of the model with random weights, where `trust` asks for them."""
+    if "weights" not in RUN.trust.switches:
+        return []
+    if not JUSTIFIED:
+        raise ValueError(
+            "trust.switches: weights reads the stores of `justify`; name justify.layers"
+        )
+    return justified_stores("test")({"weights": "random"})
 
 
 def justification(wildcards):
@@ -246,6 +254,17 @@ def justified_model(wildcards):
     """Return the folder of the model with trained or random weights, as an input."""
     is_random = wildcards.weights == "random"
     return ["<results>/{run}/justify/random_model"] if is_random else model_folder()
+
+
+def compared_files():
+    """Return a name for the tables that `compare` reads: where one changes, it compares again."""
+    results = Path(expand("<results>")[0])
+    folders = [
+        Path(entry.run) if "/" in entry.run else results / entry.run
+        for entry in RUN.compare.entries
+    ]
+    stages = ("routing", "experts", "labels")
+    return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
 
 
 def gpu(*stages):

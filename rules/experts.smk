@@ -5,16 +5,48 @@ Out: <results>/{run}/experts/{dictionary}/{window}
 """
 
 
+rule measure_effects:
+    """Measure what routers choose with each feature and without it, all else as it was or not."""
+    input:
+        features=feature_shards(),
+        tokens=corpus_shards("test"),
+        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
+        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
+        model=model_folder(),
+    output:
+        effects="<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
+    log:
+        "<logs>/{run}/measure_effects/{dictionary}-{window}.log",
+    benchmark:
+        "<benchmarks>/{run}/measure_effects/{dictionary}-{window}.tsv"
+    conda:
+        "../envs/deepseemoe.yaml"
+    threads: 1
+    resources:
+        **gpu("experts"),
+        mem_mb=8000,
+    params:
+        config=RUN.stage("experts"),
+        model=model_params(),
+        n_layers=RUN.n_layers_read(),
+        seed=RUN.seed,
+    message:
+        "Measuring effects of {wildcards.dictionary} on {wildcards.window}"
+    script:
+        "../workflow/scripts/measure_effects.py"
+
+
 rule map_reads:
-    """Map which features call which experts, with intervals, a null and the weights' account."""
+    """Map which features call which experts: counts, regression, weights and effects together."""
     input:
         features=feature_shards(),
         stores=stores("test"),
         weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
         config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
-        model=model_folder(),
+        effects="<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
     output:
         reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
+        agreement="<results>/{run}/experts/{dictionary}/{window}/agreement.parquet",
         summary="<results>/{run}/experts/{dictionary}/{window}/summary.json",
     log:
         "<logs>/{run}/map_reads/{dictionary}-{window}.log",
@@ -27,8 +59,6 @@ rule map_reads:
         mem_mb=8000,
     params:
         config=RUN.stage("experts"),
-        model=model_params(),
-        n_layers=RUN.n_layers_read(),
         seed=RUN.seed,
     message:
         "Mapping reads of {wildcards.dictionary} on {wildcards.window}"
@@ -37,7 +67,7 @@ rule map_reads:
 
 
 rule map_writes:
-    """Map which experts write which features of a transcoder."""
+    """Map which experts write which features, and what features lose without them."""
     input:
         features=feature_shards(),
         tokens=corpus_shards("test"),

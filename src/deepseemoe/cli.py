@@ -1,6 +1,7 @@
 """The console script `deepseemoe`, for what is no stage: check, plan, export, import and so on."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,18 +13,33 @@ from deepseemoe.config import ConfigError, load_run
 from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, schema_text
 from deepseemoe.interop.command import add_export, add_import, run_export, run_import
 from deepseemoe.plan.command import add_plan, run_plan
+from deepseemoe.query.command import add_look, run_look
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status; what is wrong is said in one line."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # `| head` has seen enough; Python must not flush into it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"deepseemoe {options.command}: {error}", file=sys.stderr)
         return 1
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; argparse alone loses the second one of `look` behind an option."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "look" and options.what is None and len(rest) == 1 and rest[0][:1] != "-":
+        options.what = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def merged_config(files: Sequence[Path], default: Path = DEFAULT_CONFIG) -> dict[str, Any]:
@@ -62,17 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     add_plan(commands).set_defaults(run=_plan)
     schema = commands.add_parser(
-        "schema", help="renew the JSON schema and the keys of config/README.md"
+        "schema", help="renew the JSON schema, the keys of config/README.md and docs/tables.md"
     )
     schema.set_defaults(run=_schema)
-    look = commands.add_parser("look", help="show a feature or an expert of a finished run")
-    look.add_argument("results", type=Path, help="folder of the run, as results/tiny")
-    look.add_argument(
-        "what", help="an expert (L01.E3), a feature (L00-L01.F00012) or a word of labels"
-    )
-    look.add_argument("--dictionary", help="its name; the first of the run where it is left out")
-    look.add_argument("--n", type=int, default=10, help="rows to show (default 10)")
-    look.set_defaults(run=_look)
+    add_look(commands).set_defaults(run=_look)
     add_export(commands).set_defaults(run=_export)
     add_import(commands).set_defaults(run=_import)
     return parser
@@ -97,17 +106,18 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
+    from deepseemoe.query.page import TABLES_FILE, tables_text
+
     Path(SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
+    Path(TABLES_FILE).write_text(tables_text(), encoding="utf-8")
     readme = Path(README_FILE)
     readme.write_text(readme_text(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {SCHEMA_FILE} and {README_FILE}")
+    print(f"wrote {SCHEMA_FILE}, {README_FILE} and {TABLES_FILE}")
     return 0
 
 
 def _look(options: argparse.Namespace) -> int:
-    from deepseemoe.report.look import look
-
-    print(look(options.results, options.what, dictionary=options.dictionary, n_rows=options.n))
+    print(run_look(options))
     return 0
 
 

@@ -18,6 +18,7 @@ KILLS = [
     ("encode_features", 2.5),
     ("collect_examples", 1.5),
     ("map_reads", 4.0),
+    ("measure_effects", 4.0),
     ("map_writes", 4.0),
     ("predict_routing", 4.0),
     ("label_features", 1.5),

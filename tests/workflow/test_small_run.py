@@ -5,7 +5,8 @@ import pytest
 from runs import ROOT, planned, snakemake
 
 from deepseemoe.names import ExpertId
-from deepseemoe.report.look import look
+from deepseemoe.query.look import look
+from deepseemoe.query.sections import as_text
 
 SMALL = ROOT / "tests/config/small.yaml"
 DOWNSTREAM_OF_LABELS = {"label_features", "label_experts", "draw_figures", "write_summary"}
@@ -38,9 +39,18 @@ def test_no_result_is_left_half_made(small_run):
             "routing={'min_token_count': 7}",
             {"tabulate_routing", "label_experts", "draw_figures", "write_summary"},
         ),
+        ("routing={'n_shifts': 25}", {"trace_paths"}),
+        ("routing={'token_top_p': 0.3}", {"measure_specialisation"}),
         (
             "experts={'confidence': 0.9}",
-            {"map_reads", "map_writes", "label_experts", "draw_figures", "write_summary"},
+            {
+                "measure_effects",
+                "map_reads",
+                "map_writes",
+                "label_experts",
+                "draw_figures",
+                "write_summary",
+            },
         ),
         (
             "prediction={'n_bootstrap': 60}",
@@ -86,9 +96,9 @@ def test_a_finished_run_can_be_looked_up(small_run):
     reads = pq.read_table(results / "experts/crosscoder/L00-L01/reads.parquet").to_pylist()
     first = next(row for row in reads if row["rank"] == 1)
     expert, feature = ExpertId(first["layer"], first["expert"]), first["feature"]
-    assert f"L00-L01.F{feature:05d}" in look(results, str(expert))
-    assert str(expert) in look(results, f"L00-L01.F{feature:05d}")
+    assert f"L00-L01.F{feature:05d}" in as_text(look(results, str(expert)))
+    assert str(expert) in as_text(look(results, f"L00-L01.F{feature:05d}"))
     with pytest.raises(ValueError, match="it has crosscoder, transcoder"):
         look(results, "L01.E0", dictionary="sae")
-    with pytest.raises(ValueError, match="no label holds"):
+    with pytest.raises(ValueError, match="no label and no token holds"):
         look(results, "a word that no label has")

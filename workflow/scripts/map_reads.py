@@ -12,20 +12,19 @@ def main(job: "Snakemake") -> None:
     """Map which features call which experts."""
     from pathlib import Path
 
-    from deepseemoe.config import ExpertsConfig, ModelConfig
+    from deepseemoe.config import ExpertsConfig
+    from deepseemoe.experts.kernels import limit_threads
     from deepseemoe.experts.reads import map_reads
-    from deepseemoe.model.loading import load_model
 
-    folder = Path(job.input.model[0]) if job.input.model else None
+    limit_threads(job.threads)
     map_reads(
         ExpertsConfig.model_validate(job.params.config),
-        model=load_model(
-            ModelConfig.model_validate(job.params.model), folder, n_layers=job.params.n_layers
-        ),
         dictionary=Path(job.input.weights).parent,
         feature_shards=[Path(path) for path in job.input.features],
         stores=[Path(path) for path in job.input.stores],
+        effects=Path(job.input.effects),
         reads=Path(job.output.reads),
+        agreement=Path(job.output.agreement),
         summary=Path(job.output.summary),
         seed=job.params.seed,
     )

@@ -20,10 +20,7 @@ def main(job: "Snakemake") -> None:
         stores=[Path(path) for path in job.input.stores],
         documents=Path(job.input.documents),
         tokenizer=Path(job.input.tokenizer),
-        load=Path(job.output.load),
-        coactivation=Path(job.output.coactivation),
-        vocabulary=Path(job.output.vocabulary),
-        domains=Path(job.output.domains),
+        tables={name: Path(path) for name, path in job.output.items()},
         seed=job.params.seed,
     )
 

@@ -19,6 +19,7 @@ from deepseemoe.config.dictionary import DictionaryConfig, ImportedConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
 from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
+from deepseemoe.config.trust import TrustConfig
 
 __all__ = [
     "ActivationsConfig",
@@ -41,5 +42,6 @@ __all__ = [
     "RunConfig",
     "Section",
     "TrainingConfig",
+    "TrustConfig",
     "load_run",
 ]

@@ -59,8 +59,26 @@ class RoutingConfig(Section):
     min_token_count: int = Field(
         10, gt=0, description="Vocabulary tables leave out rarer tokens (occurrences)."
     )
-    n_bootstrap: int = Field(
-        200, ge=20, description="Draws of documents behind the intervals of domain shares."
+    n_bootstrap: int = Field(200, ge=20, description="Draws of documents behind the intervals.")
+    n_permutations: int = Field(
+        200, ge=20, description="Permutations of the documents' domains behind p."
+    )
+    n_shifts: int = Field(
+        20,
+        ge=20,
+        description="Turns of a layer against the one before behind p of paths; each is "
+        "a count of all tokens.",
+    )
+    n_paths: int = Field(20, gt=0, description="Paths over three layers that are listed.")
+    token_top_p: float = Field(
+        0.2, gt=0, le=1, description="Sum of token scores up to which ESFT chooses experts."
+    )
+    gate_top_p: float = Field(0.1, gt=0, le=1, description="The same of gate scores.")
+    centroid_tokens: int = Field(
+        20_000, gt=0, description="Test tokens whose router inputs are held against its rows."
+    )
+    saturation_tokens: int = Field(
+        20_000, gt=0, description="Test tokens that each kept checkpoint routes."
     )
     format: Literal[1] = Field(1, description="A higher one reruns the stage.")
 
@@ -75,7 +93,24 @@ class ExpertsConfig(Section):
         200, ge=50, description="Permutations of documents behind p_perm; cost grows with them."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
-    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+    effect_tokens: int = Field(
+        400, gt=1, description="Firing tokens of a feature behind its local causal effects."
+    )
+    full_features: int = Field(
+        64,
+        ge=0,
+        description="Features of a window that are also taken out of the running model, those with "
+        "the largest local effects; cost grows with them. 0 leaves it out.",
+    )
+    full_sequences: int = Field(
+        16, gt=1, description="Sequences in which each of them is taken out."
+    )
+    full_layers: Literal["one", "window"] = Field(
+        "one",
+        description="Where it is taken out: `one` layer, what the router reads, or every layer of "
+        "the `window`.",
+    )
+    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
 
 
 class PredictionConfig(Section):

@@ -1,6 +1,6 @@
 """The model under study, and the tiny one that the workflow trains where none is named."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,11 @@ class TrainingConfig(Section):
     z_loss: float = Field(0.0, ge=0, description="Weight of the squared log-partition of routers.")
     checkpoint_steps: int = Field(
         100, gt=0, description="Steps between checkpoints to resume from."
+    )
+    keep_checkpoints: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.01, 0.1, 0.2, 0.4),
+        description="Shares of training after which weights are kept, for the saturation of "
+        "routers; each takes the disk of the model once more. Empty keeps none.",
     )
 
 

@@ -16,10 +16,12 @@ from deepseemoe.config.analysis import (
 )
 from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
+from deepseemoe.config.compare import CompareConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.model import ModelConfig
+from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window
 
 Device = Literal["cpu", "cuda"]
@@ -41,7 +43,9 @@ class DevicesConfig(Section):
     )
     evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
     features: Device = Field("cpu", description="Encoding of the test split.")
-    experts: Devices = Field("cpu", description="Writes of experts, which run the model.")
+    experts: Devices = Field(
+        "cpu", description="Effects of features and writes of experts, which run the model."
+    )
     prediction: Device = Field("cpu", description="Probes that predict routing.")
     processes: int = Field(
         1,
@@ -97,6 +101,8 @@ class RunConfig(Section):
     prediction: PredictionConfig = PredictionConfig()
     report: ReportConfig = ReportConfig()
     justify: JustifyConfig = JustifyConfig()
+    trust: TrustConfig = TrustConfig()
+    compare: CompareConfig = CompareConfig()
     devices: DevicesConfig = DevicesConfig()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."

@@ -2,33 +2,23 @@
 
 What the clustered interval needs of a document are the number of tokens `g` on which a feature
 fires and an expert is chosen, `f` on which the feature fires, `e` on which the expert is chosen,
-and all its tokens `n`. Inside a block, activations sorted by feature, then row, fall into groups of
-one feature and one document. One sparse product with the routing table gives `g` of every group,
-and further ones add `g`, `g*g`, `g*f`, `g*e`, `g*n` up over documents. Memory: eight tables of
-features x experts.
+and all its tokens `n`; only sums of their products over documents are kept. Every other document
+belongs to the second half of the text, so that what one half shows can be looked for in the other.
+Memory: sixteen tables of features x experts, of as many layers as are counted at once.
 
-Axes: T tokens, D documents, F features, G groups (feature, document), X experts of all routing
-layers.
+Axes: T tokens, D documents, F features, H halves, X experts of all routing layers counted.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
-from deepseemoe.experts.documents import DocumentStream
+from deepseemoe.experts import kernels
+from deepseemoe.experts.documents import Block
 from deepseemoe.experts.join import Join, Routing
 
-CHUNK_BYTES = 1 << 26
-"""Size of one dense (G, X) table; the groups of a single feature in a block may exceed it."""
-
-
-class Firings(NamedTuple):
-    """On how many tokens, and in how many documents, each feature fires."""
-
-    tokens_F: np.ndarray
-    documents_F: np.ndarray
+N_TABLES = 8
+"""Tables (F, X) of float64 that the sums of a half take."""
 
 
 class PairSums(NamedTuple):
@@ -46,42 +36,43 @@ class PairSums(NamedTuple):
     g_e: np.ndarray
     g_n: np.ndarray
     f_e: np.ndarray
+    f_F: np.ndarray
     f_f_F: np.ndarray
     f_n_F: np.ndarray
     activation_F: np.ndarray
+    e_X: np.ndarray
     e_e_X: np.ndarray
     e_n_X: np.ndarray
     gate_X: np.ndarray
+    n: float
     n_n: float
+    n_documents: float
 
-    @classmethod
-    def zeros(cls, n_features: int, n_columns: int, n_n: float) -> "PairSums":
-        """Return sums of nothing."""
-        shapes = [(n_features, n_columns)] * 8 + [n_features] * 3 + [n_columns] * 3
-        return cls(*map(np.zeros, shapes), n_n=n_n)
+    def layer(self, columns: slice) -> "PairSums":
+        """Return the sums of the experts in some columns, without a copy."""
+        pairs = {name: getattr(self, name)[:, columns] for name in self._fields[:N_TABLES]}
+        experts = {name: getattr(self, name)[columns] for name in self._fields if name[-2:] == "_X"}
+        return self._replace(**pairs, **experts)
 
-
-class _Groups(NamedTuple):
-    """The groups of some consecutive features of a block; rows, members and sums are sparse."""
-
-    features: slice
-    activations_FT: sp.csr_array
-    members_GT: sp.csr_array
-    sums_FG: sp.csr_array
-    documents_G: np.ndarray
-    n_tokens_G: np.ndarray
+    def plus(self, other: "PairSums") -> "PairSums":
+        """Return the sums over the documents of both."""
+        return PairSums(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def count_firings(text: DocumentStream) -> Firings:
-    """Return how often and how widely every feature fires, which decides what is tested."""
-    tokens, documents = np.zeros((2, text.d_dict), np.int64)
-    for block in text.blocks():
-        columns = block.features_TF.tocsc()
-        document_T = text.documents.between(block.start, block.stop)
-        opens, column = _openings(columns, document_T)
-        tokens += np.diff(columns.indptr)
-        documents += np.bincount(column[opens], minlength=text.d_dict)
-    return Firings(tokens, documents)
+class Halves(NamedTuple):
+    """The sums over every other document, and over the rest."""
+
+    first: PairSums
+    second: PairSums
+
+    def layer(self, columns: slice) -> "Halves":
+        """Return the sums of the experts in some columns."""
+        return Halves(*(half.layer(columns) for half in self))
+
+    @property
+    def whole(self) -> PairSums:
+        """The sums over all documents."""
+        return self.first.plus(self.second)
 
 
 def count_choices(routing: Routing) -> np.ndarray:
@@ -93,99 +84,84 @@ def count_choices(routing: Routing) -> np.ndarray:
 
 def count_pairs(joined: Join, features: np.ndarray) -> PairSums:
     """Return the sums of `features` (ids, rising) with every expert."""
-    text, routing = joined
-    n_n = float((text.documents.lengths.astype(np.float64) ** 2).sum())
-    sums = PairSums.zeros(features.size, routing.n_columns, n_n)
-    for block in text.blocks(features):
-        rows = slice(block.start, block.stop)
-        document_T = text.documents.between(block.start, block.stop) - np.searchsorted(
-            text.documents.starts, block.start
-        )
-        tables = routing.chosen(rows), routing.gates(rows)
-        _add_block(sums, block.features_TF, document_T, *tables)
-    return sums
+    return count_halves(joined, features).whole
+
+
+def count_halves(joined: Join, features: np.ndarray) -> Halves:
+    """Return the sums of `features` (ids, rising) with every expert, for each half of documents."""
+    n_columns = joined.routing.n_columns
+    tables_HFPX = np.zeros((2, features.size, N_TABLES, n_columns))
+    margins_HFM = np.zeros((2, features.size, 4))
+    experts = [_Margins.zeros(n_columns) for _ in range(2)]
+    for block in joined.text.blocks(features):
+        _add_block(joined, block, tables_HFPX, margins_HFM, experts)
+    halves = (
+        PairSums(*np.moveaxis(tables_FPX, 1, 0), *margins_FM.T, *margins[:4], *margins.totals)
+        for tables_FPX, margins_FM, margins in zip(tables_HFPX, margins_HFM, experts, strict=True)
+    )
+    return Halves(*halves)
+
+
+class _Margins(NamedTuple):
+    """Sums of experts and of documents, of one half."""
+
+    e_X: np.ndarray
+    e_e_X: np.ndarray
+    e_n_X: np.ndarray
+    gate_X: np.ndarray
+    n: np.ndarray
+    n_n: np.ndarray
+    n_documents: np.ndarray
+
+    @classmethod
+    def zeros(cls, n_columns: int) -> "_Margins":
+        return cls(*np.zeros((4, n_columns)), *np.zeros((3, 1)))
+
+    @property
+    def totals(self) -> tuple[float, ...]:
+        """n, n * n and the number of documents."""
+        return tuple(float(total[0]) for total in self[4:])
+
+    def add(self, counts_DX: np.ndarray, lengths_D: np.ndarray, gate_X: np.ndarray) -> None:
+        """Add some documents."""
+        e_DX, n_D = counts_DX.astype(np.float64), lengths_D.astype(np.float64)
+        parts = e_DX.sum(0), (e_DX**2).sum(0), n_D @ e_DX, gate_X
+        for total, part in zip(self, (*parts, n_D.sum(), (n_D**2).sum(), n_D.size), strict=True):
+            total += part
 
 
 def _add_block(
-    sums: PairSums,
-    features_TF: sp.csr_array,
-    document_T: np.ndarray,
-    chosen_TX: np.ndarray,
-    gates_TX: np.ndarray,
+    joined: Join,
+    block: Block,
+    tables_HFPX: np.ndarray,
+    margins_HFM: np.ndarray,
+    experts: list[_Margins],
 ) -> None:
-    """Add a block, whose documents are numbered from 0, to the sums."""
-    opens = np.flatnonzero(np.diff(document_T, prepend=-1))
-    counts_DX = np.add.reduceat(chosen_TX, opens, axis=0)
-    lengths_D = np.bincount(document_T).astype(np.float64)
-    sums.e_e_X[:] += (counts_DX**2).sum(0)
-    sums.e_n_X[:] += lengths_D @ counts_DX
-    sums.gate_X[:] += gates_TX.sum(0)
-    for groups in _groups(features_TF, document_T, row_bytes=chosen_TX[0].nbytes):
-        _add_groups(sums, groups, chosen_TX, counts_DX, lengths_D)
-        ones_FT = _with_data(groups.activations_FT, np.ones(groups.activations_FT.nnz))
-        sums.activation[groups.features] += groups.activations_FT @ chosen_TX
-        sums.activation_F[groups.features] += groups.activations_FT.sum(1)
-        sums.gate[groups.features] += ones_FT @ gates_TX
-
-
-def _add_groups(
-    sums: PairSums,
-    groups: _Groups,
-    chosen_TX: np.ndarray,
-    counts_DX: np.ndarray,
-    lengths_D: np.ndarray,
-) -> None:
-    """Add the products of the documents' counts of some features."""
-    some, f_G, n_G = groups.features, groups.n_tokens_G, lengths_D[groups.documents_G]
-    by_f_FG, by_n_FG = (_with_data(groups.sums_FG, weights_G) for weights_G in (f_G, n_G))
-    g_GX, e_GX = groups.members_GT @ chosen_TX, counts_DX[groups.documents_G]
-    sums.both[some] += groups.sums_FG @ g_GX
-    sums.g_g[some] += groups.sums_FG @ (g_GX * g_GX)
-    sums.g_f[some] += by_f_FG @ g_GX
-    sums.g_e[some] += groups.sums_FG @ (g_GX * e_GX)
-    sums.g_n[some] += by_n_FG @ g_GX
-    sums.f_e[some] += by_f_FG @ e_GX
-    sums.f_f_F[some] += by_f_FG @ f_G
-    sums.f_n_F[some] += by_f_FG @ n_G
-
-
-def _groups(features_TF: sp.csr_array, document_T: np.ndarray, row_bytes: int) -> Iterator[_Groups]:
-    """Yield the groups of a block, in runs of features whose dense table fits CHUNK_BYTES."""
-    columns = features_TF.tocsc()  # sorted by feature, then row: groups are runs of entries
-    n_tokens, n_features = columns.shape
-    opens, column = _openings(columns, document_T)
-    counts_F = np.bincount(column[opens], minlength=n_features)
-    pointer = np.concatenate([[0], np.cumsum(counts_F)])
-    edges = np.append(opens, columns.nnz)
-    first = 0
-    while first < n_features:
-        most = pointer[first] + max(CHUNK_BYTES // row_bytes, 1)
-        stop = max(int(np.searchsorted(pointer, most, side="right")) - 1, first + 1)
-        bounds, ends = columns.indptr[first : stop + 1], edges[pointer[first] : pointer[stop] + 1]
-        entries, n_groups = slice(bounds[0], bounds[-1]), ends.size - 1
-        rows, z = columns.indices[entries], columns.data[entries].astype(np.float64)
-        sums = pointer[first : stop + 1] - pointer[first]
-        yield _Groups(
-            slice(first, stop),
-            _csr(z, rows, bounds - bounds[0], n_tokens),
-            _csr(np.ones(z.size), rows, ends - bounds[0], n_tokens),
-            _csr(np.ones(n_groups), np.arange(n_groups), sums, n_groups),
-            document_T[columns.indices[ends[:-1]]],
-            np.diff(ends).astype(np.float64),
-        )
-        first = stop
-
-
-def _openings(columns: sp.csc_array, document_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where groups begin among the stored entries, and the column of every entry."""
-    column = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
-    key = column * (document_T[-1] + 1) + document_T[columns.indices]
-    return np.flatnonzero(np.diff(key, prepend=-1)), column
-
-
-def _csr(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, width: int) -> sp.csr_array:
-    return sp.csr_array((data, indices, indptr), shape=(indptr.size - 1, width))
-
-
-def _with_data(matrix: sp.csr_array, data: np.ndarray) -> sp.csr_array:
-    return _csr(data, matrix.indices, matrix.indptr, matrix.shape[1])
+    text, routing = joined.text, joined.routing
+    rows = slice(block.start, block.stop)
+    first = int(np.searchsorted(text.documents.starts, block.start))
+    document_T = text.documents.between(block.start, block.stop) - first
+    lengths_D = np.bincount(document_T)
+    half_D = (first + np.arange(lengths_D.size)) % 2
+    columns_TS, gates_TS = routing.columns(rows), routing.gates_of(rows)
+    counts_DX = np.zeros((lengths_D.size, routing.n_columns), np.int32)
+    kernels.add_choices(document_T, columns_TS, counts_DX)
+    firing = block.features_TF.tocsc()
+    kernels.add_documents(
+        firing.indptr,
+        firing.indices,
+        firing.data.astype(np.float64),
+        document_T,
+        half_D,
+        counts_DX,
+        lengths_D,
+        columns_TS,
+        gates_TS,
+        tables_HFPX,
+        margins_HFM,
+    )
+    for half, margins in enumerate(experts):
+        mine_D, mine_T = half_D == half, half_D[document_T] == half
+        gates = gates_TS[mine_T].ravel().astype(np.float64)
+        gate_X = np.bincount(columns_TS[mine_T].ravel(), gates, routing.n_columns)
+        margins.add(counts_DX[mine_D], lengths_D[mine_D], gate_X)

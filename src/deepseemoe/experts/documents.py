@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from deepseemoe.experts import kernels
 from deepseemoe.features.store import FeatureShard
 
-BLOCK_TOKENS = 16_384
-"""Rows of a block, one more document may stand over; few enough for a dense table of experts."""
+BLOCK_TOKENS = 65_536
+"""Rows of a block, one more document may stand over; many, for each block reads whole tables."""
 
 
 class Block(NamedTuple):
@@ -64,6 +65,8 @@ opened anew for every pass and dropped after it: memory holds one shard."""
 class DocumentStream:
     """The features of all shards of a split, in order.
 
+    `tokens` are the token ids of all valid rows, `n_active` how many activations there are.
+
     Raises ValueError where there is no valid row, or where shards are of different dictionaries.
     """
 
@@ -81,6 +84,8 @@ class DocumentStream:
                 )
         doc_ids = [shard.doc_ids[shard.is_valid] for shard in shards]
         self.documents = Documents.of_rows(np.concatenate(doc_ids))
+        self.tokens = np.concatenate([shard.token_ids[shard.is_valid] for shard in shards])
+        self.n_active = sum(shard.n_active for shard in shards)
         if not self.n_tokens:
             raise ValueError(
                 "no valid token in the feature shards; give the test split more tokens"
@@ -93,15 +98,17 @@ class DocumentStream:
 
     def blocks(self, features: np.ndarray | None = None) -> Iterator[Block]:
         """Yield all valid rows in blocks of whole documents, with all columns or `features`."""
-        held, start, edges = None, 0, iter(self._edges)
+        held, first, start, edges = None, 0, 0, iter(self._edges)
         edge = next(edges, None)
         for source in self._sources:
             shard = source()
-            rows = read_rows(shard, features)[np.flatnonzero(shard.is_valid)]
-            held = rows if held is None else sp.vstack([held, rows], format="csr")
-            while edge is not None and edge - start <= held.shape[0]:
-                yield Block(start, edge, held[: edge - start])
-                held, start, edge = held[edge - start :], edge, next(edges, None)
+            rows = read_rows(shard, features, shard.is_valid)
+            rest = None if held is None else _rows(held, start - first, held.shape[0])
+            held = sp.vstack([rest, rows], format="csr") if rest is not None else rows
+            first = start
+            while edge is not None and edge - first <= held.shape[0]:
+                yield Block(start, edge, _rows(held, start - first, edge - first))
+                start, edge = edge, next(edges, None)
 
     @cached_property
     def _edges(self) -> list[int]:
@@ -114,15 +121,28 @@ class DocumentStream:
         return edges
 
 
-def read_rows(shard: FeatureShard, features: np.ndarray | None) -> sp.csr_array:
-    """Return all rows of a shard (T, F), with all features or those asked for, renumbered."""
-    rows = sp.csr_array(shard.matrix())
-    if features is None:
-        return rows
-    place = np.full(rows.shape[1], -1, np.int32)  # scipy's own column index is several times slower
-    place[features] = np.arange(features.size, dtype=np.int32)
-    column = place[rows.indices]
-    is_kept = column >= 0
-    before = np.concatenate([[0], np.cumsum(is_kept)])
-    parts = (rows.data[is_kept], column[is_kept], before[rows.indptr])
-    return sp.csr_array(parts, shape=(rows.shape[0], features.size))
+def _rows(matrix: sp.csr_array, start: int, stop: int) -> sp.csr_array:
+    """Return rows `start` to `stop` without a copy of their entries, which scipy's slices make."""
+    first, last = matrix.indptr[[start, stop]]
+    parts = matrix.data[first:last], matrix.indices[first:last], matrix.indptr[start : stop + 1]
+    return sp.csr_array((*parts[:2], parts[2] - first), shape=(stop - start, matrix.shape[1]))
+
+
+def read_rows(
+    shard: FeatureShard, features: np.ndarray | None, is_kept_T: np.ndarray | None = None
+) -> sp.csr_array:
+    """Return rows of a shard (T, F), all or those kept, with all features or those asked for.
+
+    Features are renumbered to their places in `features`.
+    """
+    rows = shard.matrix()
+    place_F = np.arange(rows.shape[1], dtype=np.int32)
+    if features is not None:
+        place_F[:] = -1
+        place_F[features] = np.arange(features.size, dtype=np.int32)
+    is_kept_T = np.ones(rows.shape[0], bool) if is_kept_T is None else is_kept_T
+    starts, columns, values = kernels.select(
+        rows.indptr, rows.indices, rows.data, is_kept_T, place_F
+    )
+    width = rows.shape[1] if features is None else features.size
+    return sp.csr_array((values, columns, starts), shape=(starts.size - 1, width))

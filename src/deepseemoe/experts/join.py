@@ -14,6 +14,7 @@ import numpy as np
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.experts.documents import BLOCK_TOKENS, DocumentStream, ShardSource
+from deepseemoe.experts.logits import RouterLogits
 from deepseemoe.names import Site
 
 
@@ -29,28 +30,42 @@ class Routing(NamedTuple):
         """X, the experts of all layers; expert e of layer place l is column l * E + e."""
         return self.experts_TLK.shape[1] * self.n_experts
 
+    def columns(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Return the columns in X of the experts that tokens chose, int32 (T, L * K)."""
+        experts = self.experts_TLK[rows]
+        shift = np.arange(experts.shape[1], dtype=np.int32)[:, None] * self.n_experts
+        return (experts + shift).reshape(experts.shape[0], -1)
+
+    def gates_of(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Return the weights of those experts, float32 (T, L * K)."""
+        weights = self.weights_TLK[rows]
+        return weights.reshape(weights.shape[0], -1).astype(np.float32)
+
     def chosen(self, rows: slice | np.ndarray, dtype: type = np.float64) -> np.ndarray:
         """Return 1 where a token chose an expert and 0 elsewhere, (T, X)."""
-        return self._table(rows, dtype(1), dtype)
-
-    def gates(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Return the weight of each chosen expert and 0 elsewhere, float64 (T, X)."""
-        weights = self.weights_TLK[rows]
-        return self._table(rows, weights.reshape(weights.shape[0], -1), np.float64)
-
-    def _table(self, rows: slice | np.ndarray, values: np.ndarray, dtype: type) -> np.ndarray:
-        experts = self.experts_TLK[rows]
-        columns = experts + np.arange(experts.shape[1])[:, None] * self.n_experts
-        table = np.zeros((experts.shape[0], self.n_columns), dtype)
-        np.put_along_axis(table, columns.reshape(experts.shape[0], -1), values, axis=1)
+        columns = self.columns(rows)
+        table = np.zeros((columns.shape[0], self.n_columns), dtype)
+        np.put_along_axis(table, columns, dtype(1), axis=1)
         return table
+
+    def layers(self, places: slice) -> "Routing":
+        """Return the routing of some layers, without a copy."""
+        return self._replace(
+            experts_TLK=self.experts_TLK[:, places], weights_TLK=self.weights_TLK[:, places]
+        )
 
 
 class Join(NamedTuple):
-    """Features and routing; row t of one is row t of the other."""
+    """Features and routing; row t of one is row t of the other. `logits` where stores hold them."""
 
     text: DocumentStream
     routing: Routing
+    logits: RouterLogits | None = None
+
+    def layers(self, places: slice) -> "Join":
+        """Return the same text with the routing of some layers."""
+        logits = self.logits and self.logits.over(places)
+        return Join(self.text, self.routing.layers(places), logits)
 
 
 def join(
@@ -74,19 +89,20 @@ def join(
     text = DocumentStream(sources, block_tokens=block_tokens)
     pairs = zip(sources, stores, strict=True)
     parts = [_routing(n, source, store, layers) for n, (source, store) in enumerate(pairs)]
-    experts, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    experts, weights = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
     if experts.max() >= n_experts:
         raise ValueError(
             f"the stores name expert {experts.max()}, but the model has {n_experts}; cache the "
             "activations with this model (cache_activations)"
         )
-    return Join(text, Routing(experts, weights, n_experts))
+    logits = RouterLogits.of(stores, [rows for *_, rows in parts], layers)
+    return Join(text, Routing(experts, weights, n_experts), logits)
 
 
 def _routing(
     place: int, source: ShardSource, store: ActivationStore, layers: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return experts and weights (T, L, K) of a shard's valid rows, in text order."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return experts and weights (T, L, K) of a shard's valid rows in text order, and the rows."""
     shard, order = source(), store.text_order()
     if not np.array_equal(store["doc_id"].whole()[order], shard.doc_ids):
         raise ValueError(
@@ -98,4 +114,4 @@ def _routing(
         np.stack([store[str(Site(kind, layer))].whole()[rows] for layer in layers], axis=1)
         for kind in ("expert_ids", "expert_weights")
     )
-    return ids, weights
+    return ids, weights, rows

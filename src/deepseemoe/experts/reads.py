@@ -11,16 +11,19 @@ import numpy as np
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.dictionary.dictionary import Dictionary
-from deepseemoe.experts.counts import Firings, count_firings
-from deepseemoe.experts.join import join
-from deepseemoe.experts.pairs import SURE, Evidence, is_tested, layer_rows, weigh
-from deepseemoe.experts.schemas import READS
-from deepseemoe.experts.weights import norm_scales, weight_map
+from deepseemoe.experts.agreement import agreement_rows, calibration
+from deepseemoe.experts.discovery import SURE, layer_factors
+from deepseemoe.experts.effects_file import EffectsFile
+from deepseemoe.experts.evidence import weigh
+from deepseemoe.experts.join import Join, join
+from deepseemoe.experts.rows import layer_rows
+from deepseemoe.experts.schemas import AGREEMENT, READS
+from deepseemoe.experts.summary import Summary
+from deepseemoe.experts.support import count_firings
 from deepseemoe.features.store import FeatureShard
-from deepseemoe.model.adapter import MoeModel
 from deepseemoe.names import Window, layer_name
 from deepseemoe.runtime.files import write_json
-from deepseemoe.runtime.tables import digest, write_table
+from deepseemoe.runtime.tables import TableWriter, digest, row_groups, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -28,45 +31,30 @@ logger = logging.getLogger(__name__)
 def map_reads(
     config: ExpertsConfig,
     *,
-    model: MoeModel,
     dictionary: Path,
+    effects: Path,
     feature_shards: Sequence[Path],
     stores: Sequence[Path],
     reads: Path,
+    agreement: Path,
     summary: Path,
     seed: int,
 ) -> None:
-    """Write the map of reads of one dictionary, and a summary of what was tested.
+    """Write the map of reads of one dictionary, how its evidence agrees, and a summary.
 
     `stores` are the test split's activation stores that `feature_shards` were encoded from, in
-    order. Raises ValueError where no router of the model reads what the dictionary writes, or where
-    files do not belong together.
+    order; `effects` is what measure_effects made with the model, which is not needed here. Raises
+    ValueError where files do not belong together.
     """
-    learned = Dictionary.load(dictionary)
-    layers = router_layers(learned.kind, learned.window, model.moe_layers)
+    learned, measured = Dictionary.load(dictionary), EffectsFile(effects)
     opened = [ActivationStore(path) for path in stores]
     sources = [partial(FeatureShard.open, path) for path in feature_shards]
-    joined = join(sources, opened, layers=layers, n_experts=model.n_experts)
+    joined = join(sources, opened, layers=measured.layers, n_experts=measured.n_experts)
     if joined.text.d_dict != learned.d_dict:
         raise ValueError(
             f"{feature_shards[0]}: {joined.text.d_dict} features, but {dictionary} has "
             f"{learned.d_dict}; encode the features with this dictionary (encode_features)"
         )
-    firings = count_firings(joined.text)
-    evidence = weigh(joined, config, firings, seed=seed)
-    scales = norm_scales(model, opened[0], layers)
-    w_maps = [
-        weight_map(
-            model,
-            learned,
-            layer,
-            features=evidence.features_F,
-            mean_activation_F=evidence.mean_activation_F,
-            scale=scales[layer],
-        )
-        for layer in layers
-    ]
-    rows = read_rows(config, evidence, layers, w_maps)
     manifest = {
         "rule": "map_reads",
         "config": digest(config.model_dump(mode="json")),
@@ -74,15 +62,54 @@ def map_reads(
         "dictionary": {"kind": learned.kind, "window": str(learned.window)},
         "features": sources[0]().manifest,
     }
-    write_table(reads, READS, rows, manifest)
-    told = {
-        "layers": list(layers),
-        "n_tokens": joined.text.n_tokens,
-        "n_documents": joined.text.documents.n_documents,
-        **summarise(config, firings, evidence, rows, n_columns=joined.routing.n_columns),
-    }
+    told, agreed = write_reads(config, joined, measured, reads, manifest, seed=seed)
+    write_table(agreement, AGREEMENT, agreed, manifest)
     write_json(summary, told)
     logger.info("%s: %d of %d tested pairs kept", reads, told["n_kept"], told["n_tested"])
+
+
+def write_reads(
+    config: ExpertsConfig,
+    joined: Join,
+    measured: EffectsFile,
+    reads: Path,
+    manifest: dict[str, Any],
+    *,
+    seed: int,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write the table layer by layer; return the summary and the rows of agreement.
+
+    q_all needs the p of all layers, so rows are kept until the last is known: as parquet, in a
+    file beside the table.
+    """
+    firings = count_firings(joined.text)
+    summary, agreed = Summary(config, joined, firings), []
+    draft = reads.with_name(f"{reads.name}.layers")
+    with TableWriter(draft, READS, manifest) as table:
+        for evidence in weigh(joined, config, firings, seed=seed):
+            layer = measured.layers[evidence.place]
+            effects = measured.of(layer, evidence.features_F)
+            rows, p = layer_rows(layer, evidence, w_map_FE=effects["w_map"], effects=effects)
+            table.write({column.name: rows[column.name] for column in READS})
+            agreed += agreement_rows(layer, rows)
+            summary.add(layer, evidence, rows, p, calibration(rows))
+            logger.info("%s: %d pairs tested", layer_name(layer), rows["expert"].size)
+    _finish(draft, reads, manifest, dict(zip(summary.layers, summary.p, strict=True)))
+    return summary.told(), agreed
+
+
+def _finish(draft: Path, reads: Path, manifest: dict[str, Any], p: dict[int, float]) -> None:
+    """Copy the rows, with q_all raised to what the choice of layers costs."""
+    q_L, factor_L = layer_factors(np.array(list(p.values())), SURE)
+    of_layer = dict(zip(p, zip(q_L, factor_L, strict=True), strict=True))
+    with TableWriter(reads, READS, manifest) as table:
+        for rows in row_groups(draft):
+            least, factor = (
+                np.array([of_layer[layer][at] for layer in rows["layer"]]) for at in (0, 1)
+            )
+            q_all = np.clip(np.maximum(rows["q_all"] * factor, least), 0, 1)
+            table.write(rows | {"q_all": q_all})
+    draft.unlink()
 
 
 def router_layers(kind: str, window: Window, moe_layers: Sequence[int]) -> tuple[int, ...]:
@@ -102,52 +129,3 @@ def router_layers(kind: str, window: Window, moe_layers: Sequence[int]) -> tuple
             f"{layer_name(first)} to {layer_name(last)}"
         )
     return layers
-
-
-def read_rows(
-    config: ExpertsConfig, evidence: Evidence, layers: Sequence[int], w_maps: Sequence[np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return the columns of the map: tested pairs by layer, expert and rank."""
-    tested_FX, tables = is_tested(config, evidence), []
-    for place, (layer, w_map_FE) in enumerate(zip(layers, w_maps, strict=True)):
-        n_experts = w_map_FE.shape[1]
-        columns = slice(place * n_experts, (place + 1) * n_experts)
-        rows = layer_rows(evidence, w_map_FE, columns, tested_FX)
-        tables.append(rows | {"layer": np.full(rows["expert"].size, layer)})
-    return {c.name: np.concatenate([rows[c.name] for rows in tables]) for c in READS}
-
-
-def summarise(
-    config: ExpertsConfig,
-    firings: Firings,
-    evidence: Evidence,
-    rows: dict[str, np.ndarray],
-    *,
-    n_columns: int,
-) -> dict[str, Any]:
-    """Return how many pairs were tested and kept, why others were not, and how the null behaves.
-
-    `null` is a permutation treated as if it were the data, against the same null: the shares of its
-    p values below .05 and .01 should be those numbers.
-    """
-    rare = firings.tokens_F < config.min_tokens
-    narrow = ~rare & (firings.documents_F < config.min_documents)
-    tested_FX = is_tested(config, evidence)
-    is_kept, p = rows["q"] < SURE, evidence.p_held_out[tested_FX]
-    return {
-        "n_features": int(rare.size),
-        "n_pairs": int(rare.size) * n_columns,
-        "n_tested": int(tested_FX.sum()),
-        "n_kept": int(is_kept.sum()),
-        "n_called": int((is_kept & (rows["lor"] > 0)).sum()),
-        "not_tested": {
-            "feature_below_min_tokens": int(rare.sum()) * n_columns,
-            "feature_below_min_documents": int(narrow.sum()) * n_columns,
-            "pair_below_min_expected": int((~tested_FX).sum()),
-        },
-        "n_permutations": config.n_permutations,
-        "null": {
-            "share_p_below_.05": float((p < 0.05).mean()) if p.size else None,
-            "share_p_below_.01": float((p < 0.01).mean()) if p.size else None,
-        },
-    }

@@ -26,6 +26,16 @@ def risk_difference(
     return _ratio(both, n_feature) - _ratio(n_expert - both, n - n_feature)
 
 
+def gate_difference(sums: PairSums) -> np.ndarray:
+    """Return the mean gate weight of an expert where the feature fires, less that where not.
+
+    The risk difference with gate weights in place of choices; a token that does not choose the
+    expert gives it 0.
+    """
+    n_feature = sums.f_F[:, None]
+    return _ratio(sums.gate, n_feature) - _ratio(sums.gate_X - sums.gate, sums.n - n_feature)
+
+
 def rho(
     activation: np.ndarray, activation_feature: np.ndarray, n_expert: np.ndarray, n: int
 ) -> np.ndarray:
@@ -45,17 +55,15 @@ def log_odds_ratio(
     return np.log(n11) - np.log(n10) - np.log(n01) + np.log(n00)
 
 
-def log_odds_squares(
-    sums: PairSums, n_feature: np.ndarray, n_expert: np.ndarray, n: int, n_documents: int
-) -> np.ndarray:
+def log_odds_squares(sums: PairSums) -> np.ndarray:
     """Return the centred sum of squared influences of documents on the log odds ratio, (F, X).
 
     Delta method with documents as clusters: a document with counts g (both), f, e and n moves the
     log odds ratio by u = g/n11 - (f-g)/n10 - (e-g)/n01 + (n-f-e+g)/n00 = a*g - b*f - c*e + h*n. The
-    sum of (u - mean u)^2 needs nothing of documents but sums of their products. `n_feature` is (F,
-    1).
+    sum of (u - mean u)^2 needs nothing of documents but sums of their products.
     """
-    n11, n10, n01, n00 = _cells(sums.both, n_feature, n_expert, n)
+    n_feature = sums.f_F[:, None]
+    n11, n10, n01, n00 = _cells(sums.both, n_feature, sums.e_X, sums.n)
     b, c, h = 1 / n10 + 1 / n00, 1 / n01 + 1 / n00, 1 / n00
     a = 1 / n11 + 1 / n10 + c
     squares = (
@@ -67,8 +75,19 @@ def log_odds_squares(
         + 2 * b * c * sums.f_e
         - 2 * h * (b * sums.f_n_F[:, None] + c * sums.e_n_X)
     )
-    total = a * sums.both - b * n_feature - c * n_expert + h * n
-    return np.maximum(squares - total**2 / n_documents, 0)
+    total = a * sums.both - b * n_feature - c * sums.e_X + h * sums.n
+    return np.maximum(squares - total**2 / max(sums.n_documents, 1), 0)
+
+
+def clustered_log_odds(
+    sums: PairSums, confidence: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the log odds ratio (F, X) and the bounds of its interval, clustered by document."""
+    n_feature = sums.f_F[:, None]
+    lor = log_odds_ratio(sums.both, n_feature, sums.e_X, sums.n)
+    clusters = effective_clusters(n_feature, sums.f_f_F[:, None])
+    low, high = clustered_interval(lor, log_odds_squares(sums), clusters, confidence)
+    return lor, low, high
 
 
 def effective_clusters(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -93,11 +112,6 @@ def clustered_interval(
     freedom = np.where(n_clusters > 1, n_clusters - 1.0, np.nan)
     half = stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(squares * (1 + 1 / freedom))
     return estimate - half, estimate + half
-
-
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Return q, the false discovery rate at which each hypothesis is rejected (Benjamini 1995)."""
-    return stats.false_discovery_control(p) if p.size else p
 
 
 def _cells(

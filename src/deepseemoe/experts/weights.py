@@ -3,12 +3,12 @@
 Axes: T tokens, D d_model, L layers of the window, F features, E experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from deepseemoe.activations.store import ActivationStore
+from deepseemoe.corpus.shards import TokenShard
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.model.adapter import MoeModel
 from deepseemoe.model.tokens import TokenBatch
@@ -50,22 +50,22 @@ def written_before(dictionary: Dictionary, layer: int) -> np.ndarray:
     A crosscoder's: its decoder of resid_post one layer below. A transcoder's: the sum of what it
     adds by moe_out at layers below; 0 for features that read this layer or a later one.
     """
-    decoder_FLD = _floats(dictionary.decoder_FLD)
-    place = layer - dictionary.window.first
+    decoder_FLD, place = dictionary.decoder_FLD, layer - dictionary.window.first
     if dictionary.kind == "crosscoder":
-        return decoder_FLD[:, place - 1]
-    return decoder_FLD[:, :place].sum(1)
+        return _floats(decoder_FLD[:, place - 1])
+    return _floats(decoder_FLD[:, :place].sum(1))
 
 
 @torch.inference_mode()
-def norm_scales(model: MoeModel, store: ActivationStore, layers: Sequence[int]) -> dict[int, float]:
+def norm_scales(
+    model: MoeModel, corpus: Sequence[Callable[[], TokenShard]], layers: Sequence[int]
+) -> dict[int, float]:
     """Return what the norm before each router divides the residual by, on average (E[rms]).
 
-    Measured on the first tokens of a store: moe_in = gain * resid_mid / scale defines the scale of
+    Measured on the first tokens of the text: moe_in = gain * resid_mid / scale defines the scale of
     a token, whatever the norm and its epsilon; it is 1 where a family has no norm there.
     """
-    order = store.text_order()[:SAMPLE_TOKENS]
-    ids, positions = (store[name].whole()[order] for name in ("token_id", "position"))
+    ids, positions = _first_tokens(corpus)
     sites = [str(Site(point, n)) for n in layers for point in ("resid_mid", "moe_in")]
     with model.record(sites) as acts:
         model.hidden_states(TokenBatch.from_arrays(ids[None], positions[None]))
@@ -79,6 +79,18 @@ def norm_scales(model: MoeModel, store: ActivationStore, layers: Sequence[int]) 
         scale_T = (gained_TD * gained_TD).sum(1) / (gained_TD * after_TD).sum(1)
         scales[layer] = float(scale_T.mean())
     return scales
+
+
+def _first_tokens(corpus: Sequence[Callable[[], TokenShard]]) -> tuple[np.ndarray, ...]:
+    """Return ids and positions of the first SAMPLE_TOKENS tokens, wherever shards are cut."""
+    parts, n_tokens = [], 0
+    for read in corpus:
+        shard = read()
+        parts.append((shard.token_ids_SN.ravel(), shard.positions_SN.ravel()))
+        n_tokens += parts[-1][0].size
+        if n_tokens >= SAMPLE_TOKENS:
+            break
+    return tuple(np.concatenate(some)[:SAMPLE_TOKENS] for some in zip(*parts, strict=True))
 
 
 def _floats(values: torch.Tensor) -> np.ndarray:

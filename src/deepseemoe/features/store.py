@@ -74,6 +74,11 @@ class FeatureShard:
         """(T + 1,): the activations of token t are entries `offsets[t]` to `offsets[t + 1]`."""
         return self._read("offsets")
 
+    @property
+    def n_active(self) -> int:
+        """How many activations it holds."""
+        return int(self._group["activation"].shape[0])
+
     @cached_property
     def features(self) -> npt.NDArray[np.unsignedinteger]:
         """(nnz,): the features that fire, rising within a token."""

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from deepseemoe.model.beside import beside
 from deepseemoe.model.expert_kernels import fit_expert_kernel
 from deepseemoe.model.hook_points import Decoder
+from deepseemoe.model.interventions import Interventions
 from deepseemoe.model.masks import segment_masks
 from deepseemoe.model.routers import Routing
 from deepseemoe.model.spec import sizes_of, spec_for
@@ -23,7 +24,7 @@ from deepseemoe.model.tokens import TokenBatch
 from deepseemoe.names import HOOK_POINTS, Site
 
 
-class MoeModel:
+class MoeModel(Interventions):
     """A transformers model of a known family, put in evaluation mode and frozen.
 
     Nothing here needs gradients, and frozen weights keep autograd from building graphs; an edit
@@ -89,7 +90,7 @@ class MoeModel:
 
         Inside `record(..., stop=True)` the forward pass ends with the last recorded layer, and this
         is the residual stream there, which no norm has seen. Raises ValueError where a site that is
-        recorded or edited, or a router with a ban, did not fire exactly once.
+        recorded or edited, or an intervention, did not fire exactly once.
         """
         with self._forward():
             try:
@@ -148,22 +149,6 @@ class MoeModel:
         finally:
             self._taps.drop_edits(group)
 
-    @contextmanager
-    def ban(self, bans: Mapping[int, Iterable[int]]) -> Iterator[None]:
-        """Have routers do without experts while the block runs: `{8: [17, 3]}` is L08.E17, L08.E3.
-
-        They decide again among the rest, so the model does what one does that never had these
-        experts; `record` and `route` give the new decisions. Bans inside bans add up. No bans are
-        exactly no change. Raises ValueError for layers and experts that are not there, and where
-        a token might be left with fewer experts than it needs, all in one line.
-        """
-        asked = {layer: frozenset(map(int, experts)) for layer, experts in bans.items()}
-        self._taps.add_bans(asked)
-        try:
-            yield
-        finally:
-            self._taps.drop_bans(asked)
-
     def router_weight(self, layer: int) -> Tensor:
         """Return a router's rows (E, D): logits are its input times them, plus gpt-oss's bias."""
         return self._decoder.router(layer).weight.detach()
@@ -175,14 +160,41 @@ class MoeModel:
             return torch.ones(self.d_model, dtype=self.dtype, device=self.device)
         return getattr(self.layers[layer], self.spec.router_norm).weight.detach()
 
+    def router_input(self, layer: int, resid_mid_TD: Tensor) -> Tensor:
+        """Return moe_in for residuals before the norm of a router (T, D), by the norm itself."""
+        self._decoder.check([Site("resid_mid", layer)])
+        if self.spec.router_norm is None:
+            return resid_mid_TD
+        norm = getattr(self.layers[layer], self.spec.router_norm)
+        # `forward`, not a call: hooks of a recording must not see these
+        return norm.forward(resid_mid_TD.to(norm.weight.device)).to(resid_mid_TD.device)
+
+    @property
+    def has_output_norm(self) -> bool:
+        """Whether a norm stands between a block and the residual stream (post-norm families)."""
+        return self.spec.block_out_norm is not None
+
+    def block_output(self, layer: int, block_TD: Tensor) -> Tensor:
+        """Return moe_out for what a block's experts sum to (T, D), by the norm itself, if any."""
+        self._decoder.check([Site("moe_out", layer)])
+        if self.spec.block_out_norm is None:
+            return block_TD
+        norm = getattr(self.layers[layer], self.spec.block_out_norm)
+        return norm.forward(block_TD.to(norm.weight.device)).to(block_TD.device)
+
+    @property
+    def routes_single_tokens(self) -> bool:
+        """Whether routers read the token's own residual alone; NanoMoE may pool those of others."""
+        return getattr(self.network.config, "routing", "token") == "token"
+
     def route(self, layer: int, x_TD: Tensor) -> Routing:
         """Return what the router of a layer decides on inputs (T, D), from its parameters alone.
 
+        Interventions that are on hold here too: bans, masks and another number of active experts.
         The input is moe_in, except under NanoMoE's pooled routings, where it is its pooled form.
         """
-        router = self._decoder.router(layer)
-        x_there_TD = x_TD.to(router.weight.device)
-        routing = self.spec.route(router, x_there_TD, self._taps.is_banned(layer))
+        there = self._decoder.router(layer).weight.device
+        routing = self._taps.route(layer, x_TD.to(there))
         return Routing(*(part.to(x_TD.device) for part in routing))
 
     def expert_outputs(
@@ -190,9 +202,10 @@ class MoeModel:
     ) -> Tensor:
         """Return the weighted output (T, K, D) of each named expert on block inputs (T, D).
 
-        With recorded ids and weights, the sum over K is `expert_out`. Any expert may be asked about
-        any token: weights of one give its plain output. Weights scale outputs, but inputs in
-        Llama 4. Works on T * K rows of size D at once.
+        With recorded ids and weights, the sum over K is `expert_out`, unless experts are dropped:
+        what they would add is given all the same. Any expert may be asked about any token: weights
+        of one give its plain output. Weights scale outputs, but inputs in Llama 4. Works on T * K
+        rows of size D at once.
         """
         experts = self._decoder.experts(layer)
         there = next(experts.parameters()).device

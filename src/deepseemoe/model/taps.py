@@ -1,20 +1,23 @@
-"""All that listens to a model's forward passes or changes them: recordings, edits and bans.
+"""All that listens to a model's forward passes or changes them: recordings, edits, interventions.
 
 All hooks of a model are installed from one list, in a fixed order, whenever any of these come or
-go. So bans come before edits and edits before recorders, whatever the order in which they were
-asked for, and a recorder sees what the model goes on with. A hook that does not fire (fused kernels
-bypass modules) would leave silence, so every one counts.
+go. So interventions come before edits and edits before recorders, whatever the order in which they
+were asked for, and a recorder sees what the model goes on with. A hook that does not fire (fused
+kernels bypass modules) would leave silence, so every one counts.
 """
 
 from itertools import chain
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from deepseemoe.model.ban import BannedRouter, Bans, check_bans, union
+from deepseemoe.model.ban import ReroutedRouter
+from deepseemoe.model.changes import Changes, Handle, Hooked, union
 from deepseemoe.model.hook_points import Decoder
+from deepseemoe.model.hooking import check, hooked_by
+from deepseemoe.model.routers import OPEN, Routing
 from deepseemoe.model.tap import Edit, Tap
+from deepseemoe.model.without_shared import shared_edits
 from deepseemoe.names import HOOK_POINTS, ROUTING_ARRAYS, Site
 
 Edits = tuple[tuple[Site, Edit], ...]
@@ -38,16 +41,16 @@ class Recording(NamedTuple):
 
 
 class Taps:
-    """All recordings, edits and bans that are on at a model, and the hooks that serve them."""
+    """All recordings, edits and interventions at a model, and the hooks that serve them."""
 
     def __init__(self, decoder: Decoder):
         self._decoder = decoder
         self._recordings: list[Recording] = []
         self._edits: list[Edits] = []
-        self._bans: list[Bans] = []
-        self._routers: dict[int, BannedRouter] = {}
+        self._changes: list[Changes] = []
+        self._hooked: list[Hooked] = []
         self._taps: dict[Site, Tap] = {}
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Handle] = []
         self._last_layer: int | None = None
 
     def add_recording(self, recording: Recording) -> None:
@@ -70,20 +73,26 @@ class Taps:
         self._edits = _without(self._edits, edits)
         self._install()
 
-    def add_bans(self, bans: Bans) -> None:
-        """Start to ban, besides what is banned; raise ValueError where the two cannot be."""
-        check_bans(self._decoder, union([*self._bans, bans]))
-        self._bans.append(bans)
+    def add_changes(self, changes: Changes, *, what: str) -> None:
+        """Start to intervene, besides what is on; raise ValueError where these cannot be together.
+
+        `what` the error calls them.
+        """
+        check(self._decoder, union([*self._changes, changes]), what)
+        self._changes.append(changes)
         self._install()
 
-    def drop_bans(self, bans: Bans) -> None:
-        """End these bans."""
-        self._bans = _without(self._bans, bans)
+    def drop_changes(self, changes: Changes) -> None:
+        """End these interventions."""
+        self._changes = _without(self._changes, changes)
         self._install()
 
-    def is_banned(self, layer: int) -> Tensor | None:
-        """Return which experts (E,) of a layer are banned, or None where none is."""
-        return self._routers[layer].is_banned_E if layer in self._routers else None
+    def route(self, layer: int, x_TD: Tensor) -> Routing:
+        """Return what a layer's router decides on inputs (T, D), as it now is."""
+        for hooked in self._hooked:
+            if isinstance(hooked, ReroutedRouter) and hooked.layer == layer:
+                return hooked.route(x_TD)
+        return self._decoder.spec.route(self._decoder.router(layer), x_TD, OPEN)
 
     @property
     def stops_early(self) -> bool:
@@ -111,26 +120,26 @@ class Taps:
                 "kernels bypass these modules, or call them more often"
             )
 
-    def _all(self) -> list[BannedRouter | Tap]:
+    def _all(self) -> list[Hooked]:
         """Return all that has a hook, in the order of layers and of the values inside a layer."""
         taps = [self._taps[site] for site in sorted(self._taps, key=_order)]
-        return [*self._routers.values(), *taps]
+        return [*self._hooked, *taps]
 
     def _install(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._taps = self._collect()
-        banned = union(self._bans).items()
-        self._routers = {layer: BannedRouter(self._decoder, layer, ids) for layer, ids in banned}
+        changes = union(self._changes)
+        self._taps = self._collect(changes)
+        self._hooked = hooked_by(self._decoder, changes)
         self._handles = [hooked.install() for hooked in self._all()]
         self._last_layer = self._find_last_layer()
         if self._last_layer is not None:
             last = self._decoder.layers[self._last_layer]
             self._handles.append(last.register_forward_hook(_stop))
 
-    def _collect(self) -> dict[Site, Tap]:
+    def _collect(self, changes: Changes) -> dict[Site, Tap]:
         taps: dict[Site, Tap] = {}
-        for site, edit in chain.from_iterable(self._edits):
+        for site, edit in chain(shared_edits(changes), *self._edits):
             self._tap(taps, site).edits.append(edit)
         for recording in self._recordings:
             for site in recording.sites:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from deepseemoe.config import ArchitectureConfig, ModelConfig
+from deepseemoe.model.kept import KEPT, Keeper
 from deepseemoe.model.losses import balance_loss, next_token_loss, z_loss
 from deepseemoe.model.nanomoe.configuration import NanoMoeConfig
 from deepseemoe.model.nanomoe.modeling import NanoMoeForCausalLM
@@ -55,8 +56,9 @@ def train_model(
 ) -> None:
     """Train NanoMoE on token shards and write `folder`, whole or not at all.
 
-    The folder gets `config.json`, `model.safetensors` (float32) and `training.parquet`. The last
-    checkpoint stands beside it while training runs. Raises ValueError where shards do not fit
+    The folder gets `config.json`, `model.safetensors` (float32) and `training.parquet`, and in
+    `kept` models of the steps that are to be kept. The last checkpoint to resume from stands
+    beside it while training runs. Raises ValueError where shards do not fit
     together, a token is beyond the vocabulary, or training diverges.
     """
     text = PackedText(shards, seed=seed)
@@ -67,11 +69,22 @@ def train_model(
     settings = config.model_dump(mode="json", exclude={"training": {"checkpoint_steps"}})
     made_of = {"config": settings, "seed": seed, "vocab_size": vocab_size, "text": text.digest()}
     trainer = Trainer(config, network.to(device), text)
-    rows = _train(trainer, checkpoint_path(folder), digest(made_of))
+    keeper = Keeper(
+        folder,
+        config.training.keep_checkpoints,
+        n_steps=trainer.schedule.n_steps,
+        run=digest(made_of),
+    )
+    rows = _train(trainer, checkpoint_path(folder), digest(made_of), keeper)
     with growing(folder) as partial:
         save_network(network, partial)
+        for step in keeper.steps:
+            _load_weights(network, keeper.weights(step))
+            save_network(network, partial / KEPT / f"{step:06d}")
+        keeper.finish(partial)
         write_table(partial / "training.parquet", COLUMNS, rows, {**(manifest or {}), **made_of})
     remove(checkpoint_path(folder))
+    keeper.clear()
 
 
 def new_network(
@@ -161,9 +174,13 @@ class Trainer:
         top_k = self._network.config.num_experts_per_tok
         return loss, balance_loss(out.router_logits, top_k), z_loss(out.router_logits)
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights as they are now."""
+        return {name: p.detach() for name, p in self._parameters.items()}
+
     def state(self) -> dict[str, Tensor]:
         """Return everything that training changes: weights and the optimiser's two moments."""
-        state = {f"weight/{name}": p.detach() for name, p in self._parameters.items()}
+        state = {f"weight/{name}": weight for name, weight in self.weights().items()}
         for name, parameter in self._parameters.items():
             for moment in ("exp_avg", "exp_avg_sq"):
                 state[f"{moment}/{name}"] = self._optimiser.state[parameter][moment]
@@ -181,7 +198,13 @@ class Trainer:
             }
 
 
-def _train(trainer: Trainer, checkpoint: Path, run: str) -> list[dict[str, float]]:
+@torch.no_grad()
+def _load_weights(network: NanoMoeForCausalLM, weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in network.named_parameters():
+        parameter.copy_(weights[name])
+
+
+def _train(trainer: Trainer, checkpoint: Path, run: str, keeper: Keeper) -> list[dict[str, float]]:
     """Train to the end, from the checkpoint if there is one; return the table's rows."""
     schedule = trainer.schedule
     rows: list[dict[str, float]] = []
@@ -194,6 +217,7 @@ def _train(trainer: Trainer, checkpoint: Path, run: str) -> list[dict[str, float
     for step in range(len(rows), schedule.n_steps):
         rows.append(trainer.step(step))
         progress.advance(schedule.batch_tokens, loss=rows[-1]["loss"])
+        keeper.keep(step + 1, trainer.weights())
         if (step + 1) % trainer.config.checkpoint_steps == 0:
             write_checkpoint(
                 checkpoint, run=run, step=step + 1, tensors=trainer.state(), log={"rows": rows}

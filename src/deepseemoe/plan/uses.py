@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from deepseemoe.config import RunConfig
 from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS
 from deepseemoe.experts.contributions import CHUNK_ENTRIES
-from deepseemoe.experts.writes import BATCH_TOKENS
+from deepseemoe.experts.effects_local import CHUNK_VALUES
+from deepseemoe.experts.token_batches import BATCH_TOKENS
 from deepseemoe.features.encode import BATCH
 from deepseemoe.plan.dictionaries import FLOAT, Shape, trained_of
 from deepseemoe.plan.memory import (
@@ -136,20 +137,29 @@ def _features(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Use]:
 
 
 def _maps(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iterator[Use]:
-    """Yield what the maps hold: tables of pairs, and of transcoders directions and outputs."""
+    """Yield what the maps hold: tables of pairs, and directions and outputs."""
     part = network.first(min(run.n_layers_read(), network.n_layers))
     pairs = max(shape.config.d_dict * shape.n_layers for shape in shapes) * network.n_experts
     tables = Share("tables of pairs", N_TABLES * 8 * pairs, True)
     model = Share("model", model_bytes(run.model, part)[0])
     yield Use("map_reads", "reads", "RAM", (model, tables))
-    transcoders = [shape for shape in shapes if shape.config.kind == "transcoder"]
-    if transcoders:
-        yield from model_uses(run, part, "map_writes", "experts", _writes(run, part, transcoders))
+    yield from model_uses(run, part, "measure_effects", "experts", _effects(run, part, shapes))
+    yield from model_uses(run, part, "map_writes", "experts", _writes(run, part, shapes))
 
 
-def _writes(run: RunConfig, part: Network, transcoders: Sequence[Shape]) -> tuple[Share, ...]:
+def _effects(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Share, ...]:
     width, length = DTYPE_BYTES[run.model.dtype], run.corpus.sequence_length
-    directions = max(s.config.d_dict * s.n_layers * s.d_model for s in transcoders)
+    d_dict = max(shape.config.d_dict for shape in shapes)
+    return (
+        Share("directions", FLOAT * d_dict * part.d_model),
+        Share("residuals without features", 3 * FLOAT * CHUNK_VALUES, True),
+        Share("forward pass", forward_bytes(part, max(BATCH_TOKENS, length), length, width), True),
+    )
+
+
+def _writes(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Share, ...]:
+    width, length = DTYPE_BYTES[run.model.dtype], run.corpus.sequence_length
+    directions = max(s.config.d_dict * s.n_layers * s.d_model for s in shapes)
     n_outputs = (BATCH_TOKENS + CHUNK_ENTRIES) * part.top_k + CHUNK_ENTRIES
     return (
         Share("directions", FLOAT * directions),

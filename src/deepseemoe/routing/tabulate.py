@@ -5,29 +5,40 @@ so that memory holds the counts of one layer.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import RoutingConfig
-from deepseemoe.corpus.documents import domains_of
-from deepseemoe.features.tokens import token_texts
-from deepseemoe.names import Site
-from deepseemoe.routing.schemas import COACTIVATION, DOMAINS, LOAD, VOCABULARY
+from deepseemoe.routing import schemas
 from deepseemoe.routing.tables import (
     Rows,
     coactivation_rows,
     domain_rows,
+    load_layer_rows,
     load_rows,
+    vocabulary_layer_rows,
     vocabulary_rows,
 )
-from deepseemoe.routing.tally import ShardRows, Text, count_values, domain_tokens, read_rows, tally
+from deepseemoe.routing.tally import tally, tally_tokens
+from deepseemoe.routing.text import Routing, Text, read_text
 from deepseemoe.runtime.progress import Progress
-from deepseemoe.runtime.tables import digest, write_table
+from deepseemoe.runtime.tables import Columns, digest, write_table
 
 logger = logging.getLogger(__name__)
+
+TABLES: Mapping[str, Columns] = {
+    "load": schemas.LOAD,
+    "load_layers": schemas.LOAD_LAYERS,
+    "coactivation": schemas.COACTIVATION,
+    "vocabulary": schemas.VOCABULARY,
+    "vocabulary_next": schemas.VOCABULARY_NEXT,
+    "vocabulary_layers": schemas.VOCABULARY_LAYERS,
+    "domains": schemas.DOMAINS,
+}
 
 
 def tabulate_routing(
@@ -36,118 +47,69 @@ def tabulate_routing(
     stores: Sequence[Path],
     documents: Path,
     tokenizer: Path,
-    load: Path,
-    coactivation: Path,
-    vocabulary: Path,
-    domains: Path,
+    tables: Mapping[str, Path],
     seed: int,
 ) -> None:
-    """Write the four tables of the routing in some activation stores, over valid tokens.
+    """Write the tables of the routing in some activation stores, over valid tokens.
 
-    Raises ValueError where the stores hold no routing, or text that `documents` and `tokenizer` do
-    not know.
+    `tables` says where each of TABLES goes. Raises ValueError where the stores hold no routing, or
+    text that `documents` and `tokenizer` do not know.
     """
-    opened = [ActivationStore(path) for path in stores]
-    layers, n_experts = routing_layers(opened), count_experts(opened)
-    text, shards = read_text(config, opened, documents, tokenizer, seed=seed)
-    top_k = opened[0][str(Site("expert_ids", layers[0]))].shape[1]
-    rows: dict[Path, list[Rows]] = {load: [], coactivation: [], vocabulary: [], domains: []}
-    progress = Progress("tabulate_routing", len(layers), unit="layers")
-    for layer in layers:
-        counts = tally(shards, layer, text, n_experts=n_experts)
-        rows[load].append(load_rows(layer, counts, text, top_k=top_k))
-        rows[coactivation].append(coactivation_rows(layer, counts, text))
-        rows[vocabulary].append(vocabulary_rows(layer, counts, text))
-        rows[domains].append(domain_rows(layer, counts, text))
+    routing = Routing([ActivationStore(path) for path in stores])
+    text = read_text(config, routing.stores, documents, tokenizer, seed=seed)
+    parts: dict[str, list[Rows]] = {name: [] for name in TABLES}
+    progress = Progress("tabulate_routing", len(routing.layers), unit="layers")
+    for layer in routing.layers:
+        for name, rows in _layer_rows(routing, text, layer, seed):
+            parts[name].append(rows)
         progress.advance(1)
-    manifest = {
-        "rule": "tabulate_routing",
+    manifest = manifest_of("tabulate_routing", config, routing, text, seed)
+    for name, columns in TABLES.items():
+        write_rows(tables[name], columns, parts[name], manifest)
+    logger.info("routing of %d tokens in %d layers of %d experts",
+                text.n_tokens, len(routing.layers), routing.n_experts)  # fmt: skip
+
+
+def _layer_rows(routing: Routing, text: Text, layer: int, seed: int) -> Sequence[tuple[str, Rows]]:
+    """Return the rows of one layer, each with the name of their table."""
+    n_experts, top_k = routing.n_experts, routing.top_k
+    counts = tally(text, layer, n_experts=n_experts)
+    chosen_E = counts.counts_DE.sum(0)
+    found = [
+        ("load", load_rows(layer, counts, text, top_k=top_k)),
+        ("load_layers", load_layer_rows(layer, counts, text, top_k=top_k)),
+        ("coactivation", coactivation_rows(layer, counts, text, seed=seed)),
+        ("domains", domain_rows(layer, counts, text)),
+    ]
+    sides = {
+        "input": ("vocabulary", text.read, [rows.token_T for rows in text.shards]),
+        "next": ("vocabulary_next", text.following, [rows.next_T for rows in text.shards]),
+    }
+    for side, (name, types, tokens) in sides.items():
+        of_tokens = tally_tokens(text, types, tokens, layer, n_experts=n_experts, seed=seed)
+        rows = vocabulary_rows(layer, of_tokens.counts_VE, types, text, chosen_E)
+        layer_rows = vocabulary_layer_rows(layer, side, of_tokens, types, top_k=top_k)
+        found += [(name, rows), ("vocabulary_layers", layer_rows)]
+    return found
+
+
+def manifest_of(
+    rule: str, config: RoutingConfig, routing: Routing, text: Text, seed: int
+) -> dict[str, Any]:
+    """Return what the tables of a rule are made of."""
+    return {
+        "rule": rule,
         "config": digest(config.model_dump(mode="json")),
         "seed": seed,
         "n_tokens": text.n_tokens,
-        "stores": opened[0].manifest,
+        "stores": routing.stores[0].manifest,
     }
-    schemas = (LOAD, COACTIVATION, VOCABULARY, DOMAINS)
-    for (path, parts), columns in zip(rows.items(), schemas, strict=True):
-        values = {c.name: np.concatenate([part[c.name] for part in parts]) for c in columns}
-        write_table(path, columns, values, manifest)
-    logger.info(
-        "routing of %d tokens in %d layers of %d experts", text.n_tokens, len(layers), n_experts
-    )
 
 
-def read_text(
-    config: RoutingConfig,
-    stores: Sequence[ActivationStore],
-    documents: Path,
-    tokenizer: Path,
-    *,
-    seed: int,
-) -> tuple[Text, list[ShardRows]]:
-    """Return the text of the stores, and the valid rows of each."""
-    names, domain_of_doc = domains_of(documents)
-    token_names = token_texts(tokenizer)
-    _check_known(stores, "token_id", len(token_names), tokenizer)
-    _check_known(stores, "doc_id", domain_of_doc.size, documents)
-    occurrences = count_values(stores, "token_id", len(token_names))
-    if not occurrences.any():
-        raise ValueError("no valid token in the activation stores; give the test split more tokens")
-    kept = np.flatnonzero(occurrences >= config.min_token_count)
-    shards = [
-        read_rows(
-            store,
-            kept_tokens=kept,
-            n_types=len(token_names),
-            domain_of_doc=domain_of_doc,
-            n_draws=config.n_bootstrap,
-            seed=seed,
-        )
-        for store in stores
-    ]
-    found = np.flatnonzero(count_values(stores, "doc_id", domain_of_doc.size))
-    text = Text(
-        int(occurrences.sum()),
-        kept,
-        occurrences[kept],
-        token_names,
-        names,
-        domain_tokens(shards, len(names)),
-        np.bincount(domain_of_doc[found], minlength=len(names)),
-    )
-    return text, shards
-
-
-def routing_layers(stores: Sequence[ActivationStore]) -> tuple[int, ...]:
-    """Return the layers whose routing the stores hold; raise ValueError where there is none."""
-    if not stores:
-        raise ValueError("no activation stores; cache those of the test split (cache_activations)")
-    names = [name for name in stores[0].names if name.startswith("expert_ids/")]
-    if not names:
-        raise ValueError(
-            f"{stores[0].path}: no expert_ids of any layer; found {', '.join(stores[0].names)}; "
-            "cache the activations of a model with experts (cache_activations)"
-        )
-    return tuple(sorted(Site.parse(name).layer for name in names))
-
-
-def count_experts(stores: Sequence[ActivationStore]) -> int:
-    """Return the number of routed experts, also of those that no token chose.
-
-    The workflow's stores name it in their manifest. Of another's, the highest expert that any token
-    chose is taken for the last one.
-    """
-    named = {store.manifest.get("n_experts") for store in stores}
-    if None not in named:
-        return max(named)
-    sites = [str(Site("expert_ids", layer)) for layer in routing_layers(stores)]
-    return 1 + max(int(store[site].whole().max()) for store in stores for site in sites)
-
-
-def _check_known(stores: Sequence[ActivationStore], name: str, n_known: int, source: Path) -> None:
-    """Raise ValueError where a store has ids that `source` does not know."""
-    highest = max(int(store[name].whole().max(initial=0)) for store in stores)
-    if highest >= n_known:
-        raise ValueError(
-            f"{source}: knows {name} 0 to {n_known - 1}, but the activation stores have {highest}; "
-            "give files of one run"
-        )
+def write_rows(
+    path: Path, columns: Columns, parts: Sequence[Rows], manifest: Mapping[str, Any]
+) -> None:
+    """Write a table from the rows of its layers; without any it has none."""
+    empty = {c.name: np.zeros(0, object) for c in columns}
+    values = {c.name: np.concatenate([part[c.name] for part in parts or [empty]]) for c in columns}
+    write_table(path, columns, values, manifest)

@@ -1,150 +1,109 @@
-"""Counting what a router did, shard by shard; where rows lie in the text does not matter.
+"""Counting what the router of one layer did, shard by shard.
 
-Axes: T valid tokens of a shard, D its documents, C domains, B bootstrap draws (the first is the
-data itself), V token types that are kept, E experts, K top_k.
+Where shards begin and end changes no count, and sums of weights in their last bits alone.
+
+Axes: T valid tokens of a shard, D documents, G groups of documents, V token types that are kept, E
+experts, K top_k.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from deepseemoe.activations.store import ActivationStore
-from deepseemoe.names import Site
-from deepseemoe.runtime.seeds import generator
+from deepseemoe.routing.bootstrap import N_GROUPS
+from deepseemoe.routing.counts import count_pairs, count_rows
+from deepseemoe.routing.load import gate_entropy, router_entropy
+from deepseemoe.routing.text import ShardRows, Text, Types
+from deepseemoe.routing.vocabulary import N_SHUFFLES, Measures, measure, shuffled
+
+N_VOCABULARY_DRAWS = 20
+"""Draws of documents behind the standard errors of measures of vocabulary: each is a recount."""
 
 CHUNK_TOKENS = 1 << 16
-"""Rows of a dense (T, E) table; float32 counts of so few rows are exact."""
-
-
-class ShardRows(NamedTuple):
-    """What is known of a shard's valid rows before any layer is read."""
-
-    store: ActivationStore
-    is_valid: np.ndarray
-    token_place_T: np.ndarray
-    document_T: np.ndarray
-    domain_D: np.ndarray
-    draws_DB: np.ndarray
-
-
-class Text(NamedTuple):
-    """What all layers share: the valid tokens of the split, and what they are called."""
-
-    n_tokens: int
-    kept_tokens_V: np.ndarray
-    occurrences_V: np.ndarray
-    token_texts: Sequence[str]
-    domains: Sequence[str]
-    tokens_CB: np.ndarray
-    documents_C: np.ndarray
 
 
 class Tally(NamedTuple):
-    """Counts of one layer. `both_EE` has the tokens of each expert on its diagonal."""
+    """Counts of one layer. `pairs_GEE` has the tokens of each expert on its diagonals.
 
-    both_EE: np.ndarray
-    weight_E: np.ndarray
-    tokens_VE: np.ndarray
-    domains_CBE: np.ndarray
-
-
-def count_values(stores: Sequence[ActivationStore], name: str, n_values: int) -> np.ndarray:
-    """Return how often each value of `token_id` or `doc_id` stands on a valid row (n_values,)."""
-    values = (store[name].whole()[store.valid_rows()] for store in stores)
-    return sum(np.bincount(shard, minlength=n_values) for shard in values)
-
-
-def read_rows(
-    store: ActivationStore,
-    *,
-    kept_tokens: np.ndarray,
-    n_types: int,
-    domain_of_doc: np.ndarray,
-    n_draws: int,
-    seed: int,
-) -> ShardRows:
-    """Return the valid rows of a shard: which kept token, document and domain each is of."""
-    is_valid = store.valid_rows()
-    place_of_type = np.full(n_types, -1, np.int64)
-    place_of_type[kept_tokens] = np.arange(kept_tokens.size)
-    documents, document_T = np.unique(store["doc_id"].whole()[is_valid], return_inverse=True)
-    return ShardRows(
-        store,
-        is_valid,
-        place_of_type[store["token_id"].whole()[is_valid]],
-        document_T,
-        domain_of_doc[documents],
-        bootstrap_weights(documents, n_draws, seed),
-    )
-
-
-def bootstrap_weights(documents: np.ndarray, n_draws: int, seed: int) -> np.ndarray:
-    """Return how often each document is drawn, (D, 1 + n_draws), with ones in front.
-
-    Poisson(1) weights, the bootstrap of streams (Hanley and MacGibbon 2006): they hang on the
-    document alone, so that one that goes on in the next shard has the same weights there.
+    `gate_bits_D` and `router_bits_D` are sums over a document's tokens; the latter is None where
+    stores hold no logits.
     """
-    weights = np.ones((documents.size, 1 + n_draws), np.uint8)
-    for place, document in enumerate(documents.tolist()):
-        weights[place, 1:] = generator(seed, "bootstrap", document).poisson(1.0, n_draws)
-    return weights
+
+    pairs_GEE: np.ndarray
+    counts_DE: np.ndarray
+    weights_DE: np.ndarray
+    gate_bits_D: np.ndarray
+    router_bits_D: np.ndarray | None
 
 
-def domain_tokens(shards: Sequence[ShardRows], n_domains: int) -> np.ndarray:
-    """Return the tokens of each domain in each draw (C, B), counting drawn documents as drawn."""
-    counts = (np.bincount(rows.document_T, minlength=rows.domain_D.size) for rows in shards)
-    parts = (
-        _by_domain(rows, count_D[:, None], n_domains)
-        for rows, count_D in zip(shards, counts, strict=True)
-    )
-    return sum(parts)[..., 0]
+class TokenTally(NamedTuple):
+    """Counts of one layer by token, what shuffled tokens give, and draws of documents."""
+
+    counts_VE: np.ndarray
+    shuffles: Sequence[Measures]
+    draws: Sequence[Measures]
 
 
-def tally(shards: Sequence[ShardRows], layer: int, text: Text, *, n_experts: int) -> Tally:
+def tally(text: Text, layer: int, *, n_experts: int) -> Tally:
     """Return the counts of one layer over all shards."""
-    parts = [_tally_shard(rows, layer, text, n_experts) for rows in shards]
-    return Tally(*(sum(arrays) for arrays in zip(*parts, strict=True)))
+    parts = [_tally_shard(text, rows, layer, n_experts) for rows in text.shards]
+    columns = zip(*parts, strict=True)
+    return Tally(*(None if part[0] is None else sum(part) for part in columns))
 
 
-def _tally_shard(rows: ShardRows, layer: int, text: Text, n_experts: int) -> Tally:
-    ids_TK, weights_TK = (
-        rows.store[str(Site(kind, layer))].whole()[rows.is_valid]
-        for kind in ("expert_ids", "expert_weights")
-    )
-    counts_DE = _cross(rows.document_T, ids_TK, (rows.domain_D.size, n_experts))
-    is_kept = rows.token_place_T >= 0
-    shape_VE = text.kept_tokens_V.size, n_experts
+def _tally_shard(text: Text, rows: ShardRows, layer: int, n_experts: int) -> Tally:
+    ids_TK, weights_TK = (rows.read(kind, layer) for kind in ("expert_ids", "expert_weights"))
+    n_documents = text.tokens_D.size
+    group_T = text.group_D[rows.document_T]
+    key_TK = rows.document_T[:, None].astype(np.int64) * n_experts + ids_TK
+    weights_DE = np.bincount(key_TK.ravel(), weights_TK.ravel(), n_documents * n_experts)
     return Tally(
-        _coactivation(ids_TK, n_experts),
-        np.bincount(ids_TK.ravel(), weights_TK.ravel().astype(np.float64), n_experts),
-        _cross(rows.token_place_T[is_kept], ids_TK[is_kept], shape_VE),
-        _by_domain(rows, counts_DE, len(text.domains)),
+        count_pairs(ids_TK, ids_TK, n_experts, group_T=group_T, n_groups=N_GROUPS),
+        count_rows(rows.document_T, ids_TK, (n_documents, n_experts)),
+        weights_DE.reshape(n_documents, n_experts),
+        _sum_documents(rows, n_documents, lambda part: gate_entropy(weights_TK[part])),
+        _router_bits(rows, layer, n_documents),
     )
 
 
-def _coactivation(ids_TK: np.ndarray, n_experts: int) -> np.ndarray:
-    """Return how many tokens choose both of two experts (E, E), all pairs of a token's top k."""
-    both_EE = np.zeros((n_experts, n_experts), np.int64)
-    for start in range(0, len(ids_TK), CHUNK_TOKENS):
-        chunk_TK = ids_TK[start : start + CHUNK_TOKENS].astype(np.int64)
-        chosen_TE = np.zeros((len(chunk_TK), n_experts), np.float32)
-        np.put_along_axis(chosen_TE, chunk_TK, 1.0, axis=1)
-        both_EE += (chosen_TE.T @ chosen_TE).astype(np.int64)
-    return both_EE
+def _router_bits(rows: ShardRows, layer: int, n_documents: int) -> np.ndarray | None:
+    if not rows.has("router_logits", layer):
+        return None
+    logits_TE = rows.read("router_logits", layer)
+    return _sum_documents(rows, n_documents, lambda part: router_entropy(logits_TE[part]))
 
 
-def _cross(row_T: np.ndarray, ids_TK: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return how often each row number meets each expert."""
-    key_TK = row_T[:, None] * shape[1] + ids_TK
-    return np.bincount(key_TK.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+def _sum_documents(
+    rows: ShardRows, n_documents: int, values: Callable[[slice], np.ndarray]
+) -> np.ndarray:
+    """Return the sum over each document's tokens of what is computed a run of tokens at a time."""
+    sums_D = np.zeros(n_documents)
+    for start in range(0, rows.rows_T.size, CHUNK_TOKENS):
+        part = slice(start, start + CHUNK_TOKENS)
+        sums_D += np.bincount(rows.document_T[part], values(part), n_documents)
+    return sums_D
 
 
-def _by_domain(rows: ShardRows, counts_DE: np.ndarray, n_domains: int) -> np.ndarray:
-    """Return counts of documents added up by domain, in every draw: (C, B, E)."""
-    n_draws = rows.draws_DB.shape[1]
-    sums = np.zeros((n_domains, n_draws, counts_DE.shape[1]))
-    for domain in np.unique(rows.domain_D):
-        here = rows.domain_D == domain
-        sums[domain] = rows.draws_DB[here].T.astype(np.float64) @ counts_DE[here]
-    return sums
+def tally_tokens(
+    text: Text, types: Types, tokens: Sequence[np.ndarray], layer: int, *, n_experts: int, seed: int
+) -> TokenTally:
+    """Return the counts of one layer by kept token, of `tokens` (T,) of each shard."""
+    shape = types.kept_V.size, n_experts
+    places = [types.place_of(token_T) for token_T in tokens]
+    ids = [rows.read("expert_ids", layer) for rows in text.shards]
+    top_k = ids[0].shape[1]
+
+    def count(places: Sequence[np.ndarray], draw: int = 0) -> np.ndarray:
+        return sum(
+            count_rows(place_T, ids_TK, shape, text.draws_DB[rows.document_T, draw])
+            for place_T, ids_TK, rows in zip(places, ids, text.shards, strict=True)
+        )
+
+    shuffles = [
+        measure(count([shuffled(one, seed, n, shard) for shard, one in enumerate(places)]), top_k)
+        for n in range(N_SHUFFLES)
+    ]
+    n_draws = min(N_VOCABULARY_DRAWS, text.draws_DB.shape[1] - 1)
+    draws = [measure(count(places, draw), top_k) for draw in range(1, 1 + n_draws)]
+    return TokenTally(count(places), shuffles, draws)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -46,14 +47,65 @@ def write_table(
     """
     schema = arrow_schema(columns, manifest)
     if isinstance(values, Mapping):
-        if set(values) != set(schema.names):
-            odd = sorted(set(values) ^ set(schema.names))
-            raise ValueError(f"{path}: columns {odd} are not both given and documented")
-        table = pa.table([pa.array(values[n], schema.field(n).type) for n in schema.names], schema)
+        table = _table(path, schema, values)
     else:
         table = pa.Table.from_pylist(list(values), schema)
     with growing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
+
+
+class TableWriter:
+    """Write a table part by part, for one that is too large to be held: whole or not at all.
+
+        with TableWriter(path, READS, manifest) as table:
+            for layer in layers:
+                table.write(columns_of(layer))
+
+    Each part is a row group, so a reader can take them one by one. `n_rows` counts what was
+    written. The file appears when the block ends without an error.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], columns: Columns, manifest: Mapping[str, Any]
+    ) -> None:
+        self._path, self._schema = path, arrow_schema(columns, manifest)
+        self._open = ExitStack()
+        self.n_rows = 0
+
+    def __enter__(self) -> "TableWriter":
+        partial = self._open.enter_context(growing(self._path))
+        writer = pq.ParquetWriter(partial, self._schema, compression="zstd")
+        self._writer = self._open.enter_context(writer)
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._open.__exit__(*raised)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Add equally long columns as a row group; nothing is added where they have no rows.
+
+        Raises ValueError where a column is missing or unknown, or their lengths differ.
+        """
+        table = _table(self._path, self._schema, values)
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        self.n_rows += table.num_rows
+
+
+def _table(path: str | PathLike[str], schema: pa.Schema, values: Mapping[str, Any]) -> pa.Table:
+    """Return columns as a table; raise ValueError where some are missing or unknown."""
+    if set(values) != set(schema.names):
+        odd = sorted(set(values) ^ set(schema.names))
+        raise ValueError(f"{path}: columns {odd} are not both given and documented")
+    return pa.table([pa.array(values[n], schema.field(n).type) for n in schema.names], schema)
+
+
+def row_groups(path: str | PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a table one by one, as numpy columns."""
+    with pq.ParquetFile(path) as file:
+        for place in range(file.num_row_groups):
+            part = file.read_row_group(place)
+            yield {n: part[n].to_numpy(zero_copy_only=False) for n in part.column_names}
 
 
 def read_table(path: str | PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:

@@ -93,6 +93,9 @@ def test_the_step(world, monkeypatch):
     adam.begin(2, divisor=2.0)
     gradient = codes.weighted_sums(x, tokens, by_feature.starts, values)
     adam.update([Rows(0, 0, N_FEATURES, gradient)], rate=1e-3)
-    torch.testing.assert_close(found[0] - encoder, twin - encoder, rtol=1e-3, atol=1e-6)
+    # where a gradient all but cancels, Adam divides rounding by rounding: only its sign is left
+    is_sure = gradient.abs() > 1e-3 * gradient.std()
+    moved, expected = ((weight - encoder)[is_sure] for weight in (found[0], twin))
+    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found[1], adam.first[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[2], adam.second[0], rtol=1e-4, atol=1e-5)

@@ -3,9 +3,10 @@ import planted
 import pytest
 from planted_shards import shards
 
-from deepseemoe.experts.counts import count_choices, count_firings, count_pairs
+from deepseemoe.experts.counts import count_choices, count_pairs
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.join import join
+from deepseemoe.experts.support import count_firings
 
 LAYERS = (1, 2)
 
@@ -21,7 +22,7 @@ def joined(world, n_shards=1, *, block_tokens=500):
 
 
 def test_features_and_routing_come_out_in_text_order_without_invalid_rows(world):
-    text, routing = joined(world, 3)
+    text, routing, _ = joined(world, 3)
     rows = np.concatenate([block.features_TF.toarray() for block in text.blocks()])
     assert np.array_equal(rows, world.features_TF.toarray())
     assert np.array_equal(routing.experts_TLK, world.experts_TLK)
@@ -53,7 +54,7 @@ def test_a_choice_of_features_gives_their_columns_in_order(world):
 
 
 def test_margins_count_tokens_documents_and_choices(world):
-    text, routing = joined(world, 3)
+    text, routing, _ = joined(world, 3)
     firings, fires = count_firings(text), world.features_TF.toarray() > 0
     assert np.array_equal(firings.tokens_F, fires.sum(0))
     wide = [np.unique(world.document_T[fires[:, f]]).size for f in range(30)]

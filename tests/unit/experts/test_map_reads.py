@@ -9,58 +9,41 @@ from planted_shards import shards
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import reads
-from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.documents import DocumentStream
+from deepseemoe.experts.evidence import weigh
 from deepseemoe.experts.join import join
-from deepseemoe.experts.pairs import is_tested, layer_rows, rank, weigh
+from deepseemoe.experts.order import combined
+from deepseemoe.experts.rows import EFFECTS, layer_rows
+from deepseemoe.experts.schemas import EFFECTS as EFFECTS_TABLE
 from deepseemoe.experts.schemas import READS
+from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.names import Window
-from deepseemoe.runtime.tables import read_table
+from deepseemoe.runtime.tables import TableWriter, read_table
+from deepseemoe.trust.world import causal_effects
 
 CONFIG = ExpertsConfig(n_permutations=60)
 
 
-class Reader:
-    """As a `MoeModel` whose routers read the residual as it is, with no norm before them."""
-
-    n_experts, moe_layers = 16, (1, 2)
-
-    def __init__(self, world):
-        self._router_LED = torch.from_numpy(world.router_LEM)
-
-    def router_weight(self, layer):
-        return self._router_LED[layer - 1]
-
-    def router_gain(self, layer):
-        return torch.ones(self._router_LED.shape[-1])
-
-    def record(self, sites, *, stop=False):
-        return self
-
-    def __enter__(self):
-        self._residual = torch.randn(self._router_LED.shape[-1], generator=torch.Generator())
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def __getitem__(self, site):
-        return self._residual.expand(1024, -1)
-
-    def hidden_states(self, tokens):
-        assert tokens.token_ids.shape == (1, 1024)
-
-
-def pairs_of(world, w_map=True, config=CONFIG):
+def pairs_of(world, config=CONFIG, *, causal=True):
     """Return the map of a world of one layer, with which pairs are planted."""
     parts = shards(world)
     joined = join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
-    evidence = weigh(joined, config, count_firings(joined.text), seed=0)
+    evidence = next(weigh(joined, config, count_firings(joined.text), seed=0))
     router_EM = world.router_LEM[0] - world.router_LEM[0].mean(0)
     weights_FE = world.decoder_FM[evidence.features_F] @ router_EM.T
-    w_map_FE = weights_FE * evidence.mean_activation_F[:, None] if w_map else np.nan * weights_FE
-    columns = slice(0, world.n_experts)
-    rows = layer_rows(evidence, w_map_FE, columns, is_tested(config, evidence))
+    w_map_FE = weights_FE * evidence.mean_activation_F[:, None]
+    effects = effects_of(world, evidence.features_F)[0] if causal else None
+    rows, _ = layer_rows(1, evidence, w_map_FE=w_map_FE, effects=effects)
     return rows, world.truth_LFE[0][rows["feature"], rows["expert"]]
+
+
+def effects_of(world, features_F):
+    """Return effects of the features as the dictionary knows them, a dict of (F, E) each layer."""
+    dp_LFE = causal_effects(world, world.features_TF, world.decoder_FM, most=400)[:, features_F]
+    no_bound = {"causal_dp_lo": dp_LFE - 0.02, "causal_dp_hi": dp_LFE + 0.02}
+    named = {"causal_dp": dp_LFE, **no_bound}
+    measured = {"reason": np.array("", dtype=object), "n_causal": np.array(400)}
+    return [{n: v[place] for n, v in named.items()} | measured for place in range(len(dp_LFE))]
 
 
 def scores(rows, is_true, name="rank", sign=-1):
@@ -92,7 +75,8 @@ def test_the_map_finds_the_planted_expert(maps):
 
 def test_the_order_finds_more_than_any_single_statistic(maps):
     precision, _ = np.mean([scores(*one) for one in maps], axis=0)
-    for name in ("lift", "lor", "lor_lo", "rd", "rho", "z_perm", "w_map", "n_both"):
+    singles = ("lift", "lor", "lor_lo", "rd", "rho", "z_perm", "w_map", "n_both", "causal_dp")
+    for name in singles:
         single, _ = np.mean([scores(*one, name, 1) for one in maps], axis=0)
         assert precision > single + 0.03, name
 
@@ -104,9 +88,32 @@ def test_found_pairs_hold_most_planted_ones_and_enrich_for_them(maps):
         assert is_true[is_found].mean() > 2.5 * is_true.mean()
 
 
-def test_without_a_weights_path_the_counts_alone_still_find_it(worlds):
-    found = [scores(*pairs_of(world, w_map=False)) for world in worlds]
-    assert (np.mean(found, axis=0) > [0.7, 0.9]).all()
+def test_tier_a_is_nearly_always_causal_and_tier_c_seldom(worlds, maps):
+    for world, (rows, is_true) in zip(worlds, maps, strict=True):
+        effect = world.effect_LFE[0][rows["feature"], rows["expert"]]
+        in_a, in_c = ((rows["tier"] == tier) & (rows["lor"] > 0) for tier in "AC")
+        assert (effect[in_a] > 0.02).mean() > 0.95
+        assert (effect[in_c] > 0.02).mean() < 0.65
+        assert in_a[is_true].mean() > 0.5
+
+
+def test_without_effects_the_regressions_alone_still_find_it(worlds):
+    maps = [pairs_of(world, causal=False) for world in worlds]
+    assert (np.mean([scores(*one) for one in maps], axis=0) > [0.7, 0.9]).all()
+    for rows, _ in maps:
+        assert np.isnan(rows["causal_dp"]).all()
+        assert all("causal: effects were not measured" in reason for reason in rows["reason"])
+        assert not (rows["tier"] == "A").any()
+
+
+def test_every_missing_number_has_a_reason_and_none_is_infinite(maps):
+    for rows, _ in maps:
+        for name, values in rows.items():
+            if values.dtype.kind == "f":
+                assert not np.isinf(values).any(), name
+                if not name.startswith(("full", "causal_dm", "token_share", "lor_token_se")):
+                    missing = np.isnan(values)
+                    assert all(name in reason for reason in rows["reason"][missing]), name
 
 
 def test_a_hard_world_is_still_read():
@@ -126,7 +133,9 @@ def test_permuting_experts_permutes_the_table(worlds):
     order = np.lexsort((one["rank"], new[one["expert"]]))
     assert np.array_equal(new[one["expert"]][order], other["expert"])
     for name in set(one) - {"expert"}:
-        np.testing.assert_allclose(one[name][order], other[name], rtol=1e-9, err_msg=name)
+        if one[name].dtype.kind in "fiu":
+            values = one[name][order], other[name]
+            np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_only_pairs_with_support_are_tested(maps):
@@ -136,21 +145,38 @@ def test_only_pairs_with_support_are_tested(maps):
         assert rows["expected"].min() >= CONFIG.min_expected
 
 
-def test_ranks_put_found_pairs_first_and_count_from_one_in_each_expert(maps):
+def test_ranks_count_from_one_in_each_expert(maps):
     for rows, _ in maps:
         for expert in range(16):
             mine = rows["expert"] == expert
             assert np.array_equal(rows["rank"][mine], np.arange(1, mine.sum() + 1))
-            is_found = ((rows["q"] < 0.05) & (rows["lor"] > 0))[mine]
-            assert (np.diff(is_found.astype(int)) <= 0).all()
 
 
-def test_rank_weighs_places_by_counts_and_by_weights():
-    expert = np.array([0, 0, 0, 1, 1])
-    is_found = np.array([True, True, False, True, True])
-    lor_lo = np.array([1.0, 2, 9, 1, 2])
-    w_map = np.array([3.0, 1, 9, np.nan, np.nan])
-    assert rank(expert, is_found, lor_lo, w_map).tolist() == [1, 2, 3, 2, 1]
+def test_the_order_adds_up_the_places_of_three_accounts():
+    high, low = np.array([3.0, 2, 1, 0]), np.array([0.0, 1, 2, 3])
+    assert np.argsort(-combined(high, high, low)).tolist()[0] == 0
+    nothing = np.full(4, np.nan)
+    np.testing.assert_allclose(combined(high, nothing, low), combined(high, high, low))
+    np.testing.assert_allclose(combined(high, high, nothing), combined(high, high, high))
+
+
+def write_effects(path, config, world, parts):
+    """Write effects of a world of layers 1 and 2 as measure_effects does."""
+    text = DocumentStream(parts.features)
+    features = supported_features(config, count_firings(text))
+    n_experts = world.n_experts
+    numbers = [name for name in EFFECTS if not name.startswith("causal_dp")]
+    with TableWriter(path, EFFECTS_TABLE, {"layers": [1, 2], "n_experts": n_experts}) as table:
+        for layer, effects in zip((1, 2), effects_of(world, features), strict=True):
+            size = features.size * n_experts
+            columns = {name: np.full(size, np.nan) for name in (*numbers, "w_map")}
+            columns |= {n: effects[n].ravel() for n in effects if n.startswith("causal_dp")}
+            columns |= {"n_causal": np.full(size, 400), "n_full": np.zeros(size, int)}
+            columns |= {"layer": np.full(size, layer), "reason": np.full(size, "")}
+            columns["feature"] = np.repeat(features, n_experts)
+            columns["expert"] = np.tile(np.arange(n_experts), features.size)
+            columns["w_map"] = np.ones(size)
+            table.write(columns)
 
 
 def written(monkeypatch, tmp_path, world, config=CONFIG, *, n_shards=3, d_dict=None):
@@ -170,11 +196,13 @@ def written(monkeypatch, tmp_path, world, config=CONFIG, *, n_shards=3, d_dict=N
     monkeypatch.setattr(reads, "Dictionary", Opens)
     monkeypatch.setattr(reads, "FeatureShard", Opens)
     monkeypatch.setattr(reads, "ActivationStore", opened.__getitem__)
-    files = {"reads": tmp_path / "reads.parquet", "summary": tmp_path / "summary.json"}
+    names = {"reads": "reads.parquet", "agreement": "agreement.parquet", "summary": "summary.json"}
+    files = {name: tmp_path / file for name, file in names.items()}
+    write_effects(tmp_path / "effects.parquet", config, world, parts)
     reads.map_reads(
         config,
-        model=Reader(world),
         dictionary="dictionary",
+        effects=tmp_path / "effects.parquet",
         feature_shards=[f"features{n}" for n in range(n_shards)],
         stores=[f"store{n}" for n in range(n_shards)],
         seed=0,

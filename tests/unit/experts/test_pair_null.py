@@ -7,12 +7,12 @@ from planted_shards import shards
 from scipy import stats
 
 from deepseemoe.config import ExpertsConfig
-from deepseemoe.experts.counts import count_firings
+from deepseemoe.experts.discovery import benjamini_hochberg
 from deepseemoe.experts.documents import Documents
+from deepseemoe.experts.evidence import weigh
 from deepseemoe.experts.join import join
-from deepseemoe.experts.pairs import is_tested, weigh
-from deepseemoe.experts.permutation import permutation, permute, permuted_rows
-from deepseemoe.experts.statistics import benjamini_hochberg
+from deepseemoe.experts.permutation import permutation, permute, permuted_rows, z_scores
+from deepseemoe.experts.support import count_firings
 
 CONFIG = ExpertsConfig(n_permutations=100)
 NULLS = {
@@ -26,9 +26,9 @@ NULLS = {
 def weighed(world, config=CONFIG):
     parts = shards(world)
     joined = join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
-    evidence = weigh(joined, config, count_firings(joined.text), seed=0)
-    tested = is_tested(config, evidence)
-    return {k: np.broadcast_to(v, tested.shape)[tested] for k, v in evidence.columns.items()} | {
+    evidence = next(weigh(joined, config, count_firings(joined.text), seed=0))
+    tested = evidence.is_tested_FE
+    return {k: evidence.column(k)[tested] for k in evidence.columns} | {
         "p_held_out": evidence.p_held_out[tested]
     }
 
@@ -68,6 +68,15 @@ def test_clustered_intervals_cover_a_true_zero(null):
     # length ties features to experts there: the log odds ratio over all documents is not 0
     low, high = (0.1, 1) if name == "lengths" else (0.025, 0.08)
     assert low < misses < high
+
+
+def test_regression_and_replication_find_nothing_either(null):
+    name, pairs = null
+    misses = ((pairs["beta_sel_lo"] > 0) | (pairs["beta_sel_hi"] < 0)).mean()
+    again = (pairs["rep_lor_lo"] > 0) & pairs["rep_sign"]
+    if name != "lengths":
+        assert 0.02 < misses < 0.09
+        assert again.mean() < 0.03
 
 
 def test_tokens_taken_as_independent_are_far_from_nominal_where_documents_agree():
@@ -110,6 +119,29 @@ def test_batches_of_permutations_and_shards_change_nothing(monkeypatch):
         nulls.append(permute(joined, np.arange(20), n_permutations=8, seed=0))
     for one, other in zip(*nulls, strict=True):
         assert np.array_equal(one, other)
+
+
+def test_features_that_are_settled_drop_out_and_the_others_go_on(monkeypatch):
+    """A feature tied to an expert, and ones of noise: what is decided is not drawn again."""
+    world = planted.null_world(5, n_documents=120, n_features=20, density=(0.05, 0.2))
+    tied = np.isin(world.experts_TLK[:, 0], [3]).any(1)
+    features = world.features_TF.tolil()
+    features[:, 0] = tied[:, None].astype(np.float32)
+    world = world._replace(features_TF=features.tocsr())
+    parts = shards(world)
+    joined = join(parts.features, parts.stores, layers=(1,), n_experts=16)
+    both = (world.features_TF > 0).astype(float).T @ joined.routing.chosen(slice(None))
+    options = {"n_permutations": 400, "seed": 0}
+    whole = permute(joined, np.arange(20), **options)
+    only = np.zeros_like(both, bool)
+    only[:, 3] = True
+    null = permute(joined, np.arange(20), both=both, is_tested=only, **options)
+    assert null.n_draws_F[0] == 50
+    assert set(null.n_draws_F) <= {50, 100, 200, 400}
+    assert null.n_draws_F.sum() < 0.6 * whole.n_draws_F.sum()
+    z, expected = z_scores(both, null)[:, 3], z_scores(both, whole)[:, 3]
+    assert z[0] > 10
+    np.testing.assert_allclose(z[1:], expected[1:], atol=0.6)
 
 
 def test_moments_are_those_of_permutations_made_one_by_one():

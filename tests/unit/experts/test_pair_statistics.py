@@ -1,8 +1,6 @@
 import numpy as np
 import planted
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from planted_shards import shards
 
 from deepseemoe.experts import counts, statistics
@@ -27,6 +25,7 @@ class Brute:
         self.f, self.e, self.n = of_DT @ fires_TF, of_DT @ chosen_TX, of_DT.sum(1)
         self.both, self.gate = self.g.sum(0), fires_TF.T @ gates_TX
         self.activation = world.features_TF.T @ chosen_TX
+        self.activation_F = world.features_TF.sum(0)
         self.fires_TF, self.chosen_TX, self.gates_TX = fires_TF, chosen_TX, gates_TX
 
 
@@ -40,13 +39,16 @@ def brute(world):
     return Brute(world)
 
 
-@pytest.fixture(scope="module", params=[1 << 26, 2000])
-def sums(request, world):
+@pytest.fixture(scope="module", params=[300, 1 << 20])
+def joined(request, world):
     parts = shards(world, 3, layers=(1, 2))
-    joined = join(parts.features, parts.stores, layers=(1, 2), n_experts=6, block_tokens=700)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counts, "CHUNK_BYTES", request.param)
-        return counts.count_pairs(joined, np.arange(25))
+    size = request.param
+    return join(parts.features, parts.stores, layers=(1, 2), n_experts=6, block_tokens=size)
+
+
+@pytest.fixture(scope="module")
+def sums(joined):
+    return counts.count_pairs(joined, np.arange(25))
 
 
 def test_sums_equal_brute_force(sums, brute):
@@ -59,6 +61,11 @@ def test_sums_equal_brute_force(sums, brute):
         "g_e": (brute.g * brute.e[:, None]).sum(0),
         "g_n": (brute.g * brute.n[:, None, None]).sum(0),
         "f_e": brute.f.T @ brute.e,
+        "f_F": brute.f.sum(0),
+        "activation_F": brute.activation_F,
+        "e_X": brute.e.sum(0),
+        "n": brute.n.sum(),
+        "n_documents": 40,
         "f_f_F": (brute.f**2).sum(0),
         "f_n_F": brute.n @ brute.f,
         "e_e_X": (brute.e**2).sum(0),
@@ -78,8 +85,17 @@ def test_the_clustered_variance_equals_the_sum_over_documents(sums, brute):
     rest = brute.n[:, None, None] - f - e + brute.g
     u = brute.g / n11 - (f - brute.g) / n10 - (e - brute.g) / n01 + rest / n00
     expected = ((u - u.mean(0)) ** 2).sum(0)
-    found = statistics.log_odds_squares(sums, n_f, n_e, n, 40)
+    found = statistics.log_odds_squares(sums)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_halves_are_every_other_document(joined, brute):
+    halves = counts.count_halves(joined, np.arange(25))
+    for half, sums in enumerate(halves):
+        np.testing.assert_array_equal(sums.both, brute.g[half::2].sum(0))
+        np.testing.assert_allclose(sums.g_e, (brute.g * brute.e[:, None])[half::2].sum(0))
+        np.testing.assert_array_equal(sums.f_f_F, (brute.f[half::2] ** 2).sum(0))
+        assert sums.n == brute.n[half::2].sum()
 
 
 def test_effect_sizes_equal_their_definitions_token_by_token(world, brute):
@@ -119,14 +135,3 @@ def test_intervals_widen_with_confidence_and_need_two_clusters():
     assert wider[0][0] < low[0] < 0 < high[0] < wider[1][0]
     assert np.isnan(low[1])
     assert np.isnan(high[1])
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
-def test_q_is_the_step_up_procedure_and_never_falls_as_p_rises(p):
-    p = np.array(p)
-    q, order = statistics.benjamini_hochberg(p), np.argsort(p, kind="stable")
-    assert (np.diff(q[order]) >= -1e-15).all()
-    assert (q >= p - 1e-15).all()
-    at = [p[order][k] * p.size / (k + 1) for k in range(p.size)]
-    step_up = [min(1, *at[k:]) for k in range(p.size)]
-    np.testing.assert_allclose(q[order], step_up, rtol=1e-12, atol=1e-300)

@@ -1,10 +1,9 @@
 import numpy as np
-import planted
 import pytest
 import torch
 from planted_model import PlantedDictionary, PlantedMoe
-from planted_shards import shards
 
+from deepseemoe.corpus.shards import TokenShard
 from deepseemoe.experts.weights import norm_scales, weight_map, written_before
 from deepseemoe.names import Window
 
@@ -57,11 +56,14 @@ def test_a_transcoder_is_what_it_wrote_at_layers_below(model):
 
 
 def test_the_scale_of_the_norm_is_measured_without_first_positions(model):
-    world = planted.world(0, n_documents=20, n_features=10, n_layers=2)
-    world = world._replace(token_T=world.token_T % 120)
-    store = shards(world, layers=(1, 2)).stores[0]
-    order = store.text_order()[:1024]
-    tokens, positions = (store[n].whole()[order] for n in ("token_id", "position"))
-    residual = model._residual_VD[tokens[positions > 0].astype(int)]
-    expected = model.norm_scale(residual).mean().item()
-    assert norm_scales(model, store, (1, 2)) == pytest.approx({1: expected, 2: expected}, rel=1e-4)
+    rng = np.random.default_rng(0)
+    shape = 30, 50
+    ids, positions = rng.integers(120, size=shape), np.tile(np.arange(50), (30, 1))
+    whole = TokenShard(ids, np.zeros(shape), positions)
+    cut = [TokenShard(*(part[rows] for part in whole)) for rows in (slice(7), slice(7, None))]
+    tokens, positions = ids.ravel()[:1024], positions.ravel()[:1024]
+    expected = model.norm_scale(model._residual_VD[tokens[positions > 0]]).mean().item()
+    for shards in ([whole], cut):
+        corpus = [lambda shard=shard: shard for shard in shards]
+        found = norm_scales(model, corpus, (1, 2))
+        assert found == pytest.approx({1: expected, 2: expected}, rel=1e-4)

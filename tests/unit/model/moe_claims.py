@@ -76,6 +76,7 @@ def the_block_is_the_sum_of_its_experts(model: MoeModel, acts: Acts) -> None:
 def the_router_reads_moe_in(model: MoeModel, acts: Acts) -> None:
     for layer in range(model.n_layers):
         mid, moe_in = at(acts, layer, "resid_mid", "moe_in")
+        assert close(model.router_input(layer, mid), moe_in)
         if model.spec.router_norm is None:
             assert torch.equal(mid, moe_in)
         else:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from intervention_claims import interventions_are_changed_models
 from moe_claims import all_claims
 from random_moe import DRAWS, random_changes
-from tiny_moe import FAMILIES, tiny_network
+from tiny_moe import FAMILIES, packed_batch, tiny_network
 
 from deepseemoe.model.adapter import MoeModel
 
@@ -21,7 +22,9 @@ def test_every_family_is_drawn():
 @pytest.mark.parametrize(("family", "seed", "dtype"), IN_FLOAT32 + IN_BFLOAT16, ids=IDS)
 def test_all_claims_hold_for_a_random_configuration(family, seed, dtype):
     network = tiny_network(family, dtype=dtype, **random_changes(family, seed))
-    all_claims(MoeModel(network), LENGTHS, seed=seed)
+    model = MoeModel(network)
+    all_claims(model, LENGTHS, seed=seed)
+    interventions_are_changed_models(model, packed_batch(LENGTHS), seed=seed)
 
 
 @pytest.mark.parametrize("d_model", [20, 27])

@@ -3,6 +3,7 @@
 import moe_claims
 import pytest
 import torch
+from intervention_claims import interventions_are_changed_models, nearly_the_same
 from pruned_moe import even_bans, n_bannable
 from tiny_moe import FAMILIES, packed_batch, tiny_batch, tiny_network
 
@@ -38,3 +39,8 @@ def test_packing_edits_and_decisions_are_exact(model):
 def test_a_ban_is_a_model_without_these_experts(model):
     bans = even_bans(model, n_bannable(model), seed=0)
     moe_claims.a_ban_is_a_model_without_these_experts(model, bans, packed_batch(LENGTHS))
+
+
+@every_family
+def test_interventions_are_changed_models(model):
+    interventions_are_changed_models(model, packed_batch(LENGTHS), same=nearly_the_same)

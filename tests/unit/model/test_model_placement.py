@@ -130,6 +130,7 @@ def check_same(spread_model: MoeModel, model: MoeModel, *, exact: bool = True) -
             model.hidden_states(tiny_batch())
         assert all(is_same(found[site], expected[site]) for site in expected)
     layer = model.moe_layers[-1]
+    check_same_interventions(spread_model, model, is_same)
     names = [f"{a}/L{layer:02d}" for a in ("moe_in", "expert_ids", "expert_weights")]
     assert is_same(
         spread_model.expert_outputs(layer, *(found[name] for name in names)),
@@ -139,6 +140,19 @@ def check_same(spread_model: MoeModel, model: MoeModel, *, exact: bool = True) -
         spread_model.route(layer, found[names[0]]).weights_TK,
         model.route(layer, expected[names[0]]).weights_TK,
     )
+
+
+def check_same_interventions(spread_model: MoeModel, model: MoeModel, is_same) -> None:
+    layers, found = model.moe_layers, []
+    for one in (spread_model, model):
+        with (
+            one.drop(dict.fromkeys(layers, (1,))),
+            one.mask_top(dict.fromkeys(layers, 1 / one.n_experts)),
+            one.active_k(dict.fromkeys(layers, 2)),
+            one.without_shared(layers if one.n_shared_experts else ()),
+        ):
+            found.append(one.hidden_states(tiny_batch()))
+    assert is_same(*found)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 from deepseemoe.config import ModelConfig, TrainingConfig
 from deepseemoe.corpus.shards import TokenShard, write_shard
 from deepseemoe.model import training
+from deepseemoe.model.kept import kept_models
 from deepseemoe.model.loading import load_model
 from deepseemoe.model.schedule import Schedule
 from deepseemoe.model.text import PackedText
@@ -53,7 +54,8 @@ def run(folder: Path, shards: list[Path], n_steps: int = 12, seed: int = 0, **ch
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_training_learns_to_count(shards, tmp_path):
@@ -68,9 +70,12 @@ def test_training_learns_to_count(shards, tmp_path):
 
 
 def test_the_folder_holds_a_model_and_its_curves_and_nothing_else(shards, tmp_path):
-    run(tmp_path / "model", shards, 5)
+    run(tmp_path / "model", shards, 5, keep_checkpoints=(0.4,))
     assert sorted(contents(tmp_path / "model")) == [
         "config.json",
+        "kept/000002/config.json",
+        "kept/000002/model.safetensors",
+        "kept/n_steps.json",
         "model.safetensors",
         "training.parquet",
     ]
@@ -113,6 +118,32 @@ def test_how_often_checkpoints_are_written_changes_nothing(shards, tmp_path):
     run(tmp_path / "a", shards, checkpoint_steps=3)
     run(tmp_path / "b", shards, checkpoint_steps=1000)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_weights_are_kept_as_they_were_on_the_way(shards, tmp_path, monkeypatch):
+    """After 1 % (at least one step), 50 % and 75 % of 12 steps."""
+    seen, step = {}, Trainer.step
+
+    def watched(self, number):
+        row = step(self, number)
+        seen[number + 1] = {name: p.clone() for name, p in self.weights().items()}
+        return row
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    run(tmp_path / "model", shards, keep_checkpoints=(0.01, 0.5, 0.75))
+    kept = kept_models(tmp_path / "model")
+    assert [(one.step, one.trained_share) for one in kept] == [(1, 1 / 12), (6, 0.5), (9, 0.75)]
+    for one in kept:
+        weights = dict(load_model(ModelConfig(), one.folder).network.named_parameters())
+        assert all(torch.equal(weights[name], seen[one.step][name]) for name in weights)
+    last = dict(load_model(ModelConfig(), tmp_path / "model").network.named_parameters())
+    assert all(torch.equal(last[name], seen[12][name]) for name in last)
+
+
+def test_nothing_is_kept_where_nothing_is_asked_for(shards, tmp_path):
+    run(tmp_path / "model", shards, 5, keep_checkpoints=())
+    assert not (tmp_path / "model" / "kept").exists()
+    assert kept_models(tmp_path / "model") == []
 
 
 def test_a_checkpoint_of_another_run_is_left_alone(shards, tmp_path, monkeypatch):

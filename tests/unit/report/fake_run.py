@@ -80,7 +80,7 @@ def write_run(
         layers = [n + shift for n in one.window.layers if n + shift < n_layers]
         shares = {layer: share_LE[layer] for layer in layers}
         folder = root / "experts" / one.dictionary / str(one.window)
-        write_maps(folder, rng, save, n_active_F, shares, kind=config.kind)
+        write_maps(folder, rng, save, n_active_F, shares)
         _write_labels(root, rng, one, n_active_F, layers, n_experts, text)
         folder = root / "prediction" / one.dictionary / str(one.window)
         write_predictions(folder, generator(run.seed, "fake predictions"), layers)

@@ -1,42 +1,15 @@
 import numpy as np
-import planted
 import pytest
 from planted_shards import shards
-from tokenizers import Tokenizer, models
 
 from deepseemoe.config import RoutingConfig
-from deepseemoe.corpus.documents import DOCUMENT_COLUMNS
-from deepseemoe.routing import schemas, tabulate
-from deepseemoe.routing.tally import bootstrap_weights
-from deepseemoe.runtime.tables import read_manifest, read_table, write_table
+from deepseemoe.routing import tabulate
+from deepseemoe.routing.bootstrap import bootstrap_weights
+from deepseemoe.runtime.tables import read_manifest, read_table
 
 CONFIG = RoutingConfig(min_token_count=5, n_bootstrap=100)
-TABLES = {
-    "load": schemas.LOAD,
-    "coactivation": schemas.COACTIVATION,
-    "vocabulary": schemas.VOCABULARY,
-    "domains": schemas.DOMAINS,
-}
+TABLES = tabulate.TABLES
 LAYERS = (1, 2)
-N_DOCUMENTS, FIRST_ID = 60, 100  # planted shards number documents from 100
-
-
-@pytest.fixture(scope="module")
-def world():
-    return planted.world(2, n_documents=N_DOCUMENTS, n_features=40, n_experts=8, n_layers=2)
-
-
-@pytest.fixture(scope="module")
-def files(world, tmp_path_factory):
-    """The corpus' own files: a tokenizer of 600 words, and documents of six domains."""
-    folder = tmp_path_factory.mktemp("corpus")
-    vocabulary = {f"w{n}": n for n in range(600)}
-    Tokenizer(models.WordLevel(vocabulary, unk_token="w0")).save(str(folder / "tokenizer.json"))
-    blank = {column.name: None for column in DOCUMENT_COLUMNS}
-    domains = [0] * FIRST_ID + world.domain_D.tolist()
-    rows = [blank | {"doc_id": n, "domain": f"domain{d}"} for n, d in enumerate(domains)]
-    write_table(folder / "documents.parquet", DOCUMENT_COLUMNS, rows, {})
-    return {"documents": folder / "documents.parquet", "tokenizer": folder}
 
 
 def tabulated(monkeypatch, folder, world, files, *, n_shards=3, config=CONFIG):
@@ -44,7 +17,7 @@ def tabulated(monkeypatch, folder, world, files, *, n_shards=3, config=CONFIG):
     stores = shards(world, n_shards, layers=LAYERS).stores
     monkeypatch.setattr(tabulate, "ActivationStore", stores.__getitem__)
     paths = {name: folder / f"{name}.parquet" for name in TABLES}
-    tabulate.tabulate_routing(config, stores=range(n_shards), **files, **paths, seed=0)
+    tabulate.tabulate_routing(config, stores=range(n_shards), **files, tables=paths, seed=0)
     return {name: read(path) for name, path in paths.items()}
 
 
@@ -59,11 +32,16 @@ def tables(world, files, tmp_path_factory):
         return tabulated(patch, tmp_path_factory.mktemp("routing"), world, files)
 
 
-@pytest.fixture(scope="module")
-def chosen_TLE(world):
-    chosen = np.zeros((world.token_T.size, 2, 8), bool)
-    np.put_along_axis(chosen, world.experts_TLK.astype(int), True, axis=2)
-    return chosen
+def is_cut(world, n_shards=3):
+    """Return which tokens end a shard; their next token is in another."""
+    at = np.flatnonzero(np.insert(np.ones(world.token_T.size), opens_of(world), 0))
+    n_rows = world.token_T.size + opens_of(world).size
+    edges = np.linspace(0, n_rows, n_shards + 1).astype(int)[1:-1]
+    return np.isin(at, edges - 1)
+
+
+def opens_of(world):
+    return np.flatnonzero(np.diff(world.document_T, prepend=-1))
 
 
 def test_tables_have_their_documented_columns(tables):
@@ -112,6 +90,44 @@ def test_vocabulary_has_the_tokens_that_occur_often_enough(world, tables, chosen
         assert rows["lift"][row] == pytest.approx(share / is_chosen.mean())
 
 
+def test_following_tokens_are_those_of_the_same_segment(world, tables, chosen_TLE):
+    """A document is one segment in the planted shards, so its last token has none."""
+    rows = tables["vocabulary_next"]
+    ends = np.append(np.diff(world.document_T) != 0, True)
+    following = np.where(ends, -1, np.append(world.token_T[1:], -1))
+    inside = ~is_cut(world)
+    for row in range(0, len(rows["lift"]), 401):
+        here = (following == rows["token_id"][row]) & inside
+        is_chosen = chosen_TLE[:, rows["layer"][row] - 1, rows["expert"][row]]
+        assert rows["n_tokens"][row] == is_chosen[here].sum()
+
+
+def test_layers_have_their_measures_beside_chance(world, tables, chosen_TLE):
+    layers = tables["load_layers"]
+    assert layers["layer"].tolist() == list(LAYERS)
+    for place in (0, 1):
+        share = chosen_TLE[:, place].sum(0) / chosen_TLE[:, place].sum()
+        bits = -(share * np.log2(share)).sum()
+        assert layers["load_bits"][place] == pytest.approx(bits)
+        assert layers["effective_experts"][place] == pytest.approx(2**bits)
+        weights = world.weights_TLK[:, place].astype(float)
+        weights /= weights.sum(1, keepdims=True)
+        gate = -(weights * np.log2(np.maximum(weights, 1e-30))).sum(1).mean()
+        assert layers["gate_bits"][place] == pytest.approx(gate)
+        assert layers["gate_bits_lo"][place] < gate < layers["gate_bits_hi"][place]
+    assert (layers["chance_load_bits"] == 3).all()
+    assert (layers["max_gate_bits"] == 2).all()
+    assert np.isnan(layers["router_bits"]).all()
+    assert set(layers["reason"]) == {"stores hold no router_logits"}
+    vocabulary = tables["vocabulary_layers"]
+    reads = vocabulary["side"] == "input"
+    assert reads.sum() == 2
+    assert (vocabulary["bits_above_chance_lo"][reads] > 0).all()
+    assert (vocabulary["bits"][reads] > vocabulary["chance_bits"][reads]).all()
+    follows = vocabulary["bits_above_chance"][~reads]  # features of spans know a little of it
+    assert (follows < 0.5 * vocabulary["bits_above_chance"][reads]).all()
+
+
 def test_domains_have_shares_lifts_and_intervals_around_them(world, tables, chosen_TLE):
     rows = tables["domains"]
     assert len(rows["lift"]) == 2 * 8 * np.unique(world.domain_D).size
@@ -144,14 +160,19 @@ def test_shard_boundaries_do_not_change_the_files(monkeypatch, tmp_path, world, 
     for place, n_shards in enumerate((1, 5)):
         (tmp_path / str(place)).mkdir()
         tabulated(monkeypatch, tmp_path / str(place), world, files, n_shards=n_shards)
-    for name in TABLES:
-        one, other = (tmp_path / str(n) / f"{name}.parquet" for n in (0, 1))
-        if name == "load":  # sums of weights are rounded in another order
-            for column, values in read(one).items():
-                np.testing.assert_allclose(values, read(other)[column], rtol=1e-12)
-        else:
-            assert one.read_bytes() == other.read_bytes()
+    tables = {name: [tmp_path / str(n) / f"{name}.parquet" for n in (0, 1)] for name in TABLES}
+    for name in ("coactivation", "vocabulary", "domains"):
+        one, other = tables[name]
+        assert one.read_bytes() == other.read_bytes()
         assert read_manifest(one)["n_tokens"] == world.token_T.size
+    for name in ("load", "load_layers"):  # sums of floats are rounded in another order
+        one, other = (read(path) for path in tables[name])
+        for column in (column for column in one if column != "reason"):
+            np.testing.assert_allclose(one[column], other[column], rtol=1e-12)
+    one, other = (read(path) for path in tables["vocabulary_layers"])
+    reads = one["side"] == "input"  # what follows the last token of a shard is not known
+    for column in ("bits", "top_share", "n_types", "n_tokens"):
+        assert np.array_equal(one[column][reads], other[column][reads])
 
 
 def test_a_document_weighs_the_same_in_every_shard_and_one_on_average():
