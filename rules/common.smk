@@ -66,7 +66,7 @@ def stores(split):
     )
 
 
-def random_stores():
+def random_model_stores():
     """Return the test stores of the model with random weights, where the run asks for them."""
     if not RUN.prediction.random_model:
         return []

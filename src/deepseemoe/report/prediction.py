@@ -1,6 +1,6 @@
 """Figure of routing predicted: macro-F1 and bits a decision, by router and predictor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -91,20 +91,25 @@ def _frame(panels: np.ndarray, scores: Mapping[Trained, Table], rows: list) -> N
 
 
 def prediction_finding(scores: Mapping[Trained, Table]) -> str:
-    """Return what the scores show, as a sentence without its full stop."""
-    best, told = -1.0, "Routing was not predicted: there are too few documents"
-    for one, table in scores.items():
-        for at in np.flatnonzero(table["predictor"] == "features"):
-            own = select(table, table["layer"] == table["layer"][at])
-            f1 = {
-                n: float(v) for n, v in zip(own["predictor"], own["f1"].astype(float), strict=True)
-            }
-            if np.isfinite(f1["features"]) and f1["features"] > best:
-                best = f1["features"]
-                told = (
-                    f"Features of {one} predict {layer_name(int(table['layer'][at]))} best, with "
-                    f"a macro-F1 of {best:.2f} against {f1['unigram']:.2f} from the token alone"
-                )
-                if "neurons" in f1:
-                    told += f" and {f1['neurons']:.2f} from all coordinates"
-    return told
+    """Return what the scores show, as a sentence without its full stop.
+
+    Routers whose inputs hold what was written later are told of only where there are no others.
+    """
+    routers = [one for named in scores.items() for one in _routers(*named)]
+    if not routers:
+        return "Routing was not predicted: there are too few documents"
+    _, where, f1 = max(routers, key=lambda one: (not one[0], one[2]["features"]))
+    told = f"Features of {where} best, with a macro-F1 of {f1['features']:.2f}"
+    told += f" against {f1['unigram']:.2f} from the token alone"
+    return told + (f" and {f1['neurons']:.2f} from all coordinates" if "neurons" in f1 else "")
+
+
+def _routers(one: Trained, table: Table) -> Iterator[tuple[bool, str, dict[str, float]]]:
+    """Yield of each predicted router whether inputs are late, its name, and F1 by predictor."""
+    for at in np.flatnonzero(table["predictor"] == "features"):
+        layer = table["layer"][at]
+        own = select(table, table["layer"] == layer)
+        f1 = dict(zip(own["predictor"], own["f1"].astype(float).tolist(), strict=True))
+        if np.isfinite(f1["features"]):
+            late = bool(table["sees_later"][at])
+            yield late, f"{one} predict {layer_name(int(layer))}", f1

@@ -134,5 +134,14 @@ def test_the_best_predicted_router_is_in_the_title(tables):
     assert "from all coordinates" in shown
 
 
+def test_routers_that_are_told_of_decided_after_their_inputs(tables):
+    one, table = next(iter(read_predictions(tables).items()))
+    late = {**table, "layer": table["layer"] + 50, "sees_later": table["sees_later"] | True}
+    late["f1"] = late["f1"] + 0.01
+    other = Trained("other", one.window)
+    shown = texts(draw_predictions({one: table, other: late}))
+    assert f"Features of {one} predict" in shown
+
+
 def test_routing_that_was_not_predicted_is_said():
     assert "Routing was not predicted" in texts(draw_predictions({ONE: no_scores([1, 2])}))
