@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from routers import choose, documents, moody
+from random_routers import choose, documents, moody
 from scipy.signal import lfilter
 
 from deepseemoe.routing.counts import count_pairs, count_rows, count_triples

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from routers import choose, documents, moody
+from random_routers import choose, documents, moody
 
 from deepseemoe.routing.divergence import domain_divergences
 from deepseemoe.routing.information import mutual_information
