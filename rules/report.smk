@@ -44,6 +44,9 @@ rule draw_figures:
                 "<results>/{run}/experts/{dictionary}/{window}/summary.json",
             ]
         ),
+        predictions=of_each_dictionary(
+            "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet"
+        ),
         features=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
         ),
@@ -83,7 +86,9 @@ rule write_summary:
         experts=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet"
         ),
-        writes=write_tables(),
+        writes=of_each_dictionary(
+            "<results>/{run}/experts/{dictionary}/{window}/writes.parquet"
+        ),
     output:
         report(
             "<results>/{run}/report/summary.html",

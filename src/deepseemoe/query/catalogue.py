@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import pyarrow as pa
+
 import deepseemoe
 from deepseemoe.runtime.tables import Column, Columns
 
@@ -75,7 +77,7 @@ ENTRIES = (
     Entry("agreement", f"experts/{EACH}/agreement.parquet", "experts.schemas:AGREEMENT",
           "one row an expert: whether the three kinds of evidence agree"),
     Entry("writes", f"experts/{EACH}/writes.parquet", "experts.schemas:WRITES",
-          "one row a pair, expert → feature (transcoders): who writes what"),
+          "one row a pair, expert → feature: who writes what, and what it brings"),
     Entry("features", f"labels/{EACH}/features.parquet", "labels.schemas:FEATURES",
           "one row a feature that fires often enough: its description"),
     Entry("scores", f"labels/{EACH}/scores.parquet", "labels.schemas:SCORES",
@@ -88,6 +90,10 @@ ENTRIES = (
           "justify.sums:COLUMNS", "one row an endpoint, document and item of an evaluation"),
     Entry("justify_table", "justify/table.parquet", "justify.table:COLUMNS",
           "one row an arm and endpoint, of a width, window or layer"),
+    Entry("trust_planted", "trust/planted.parquet", "trust.schemas:PLANTED",
+          "one row a planted world, order and measure: what the map finds where truth is known"),
+    Entry("trust_nulls", "trust/nulls.parquet", "trust.schemas:NULLS",
+          "one row a null and statistic: what is found where nothing is to be found"),
     Entry("compare_load", "compare/load.parquet", "compare.schemas:LOAD",
           "one row an expert of a run"),
     Entry("compare_specialisation", "compare/specialisation.parquet",
@@ -119,6 +125,11 @@ def schemas() -> tuple[Schema, ...]:
     found = [(entry, columns) for entry, columns in named if columns]
     others = [(entry, _columns(entry.schema)) for entry in _unnamed()]
     return tuple(Schema(e, e.schema.split(".")[0], columns) for e, columns in found + others)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return what a column's values are: dictionaries only store them in another way."""
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _columns(schema: str) -> Columns | None:

@@ -10,8 +10,8 @@ TOKENS_LIKE_ONE = 6
 """Tokens of a document agree; this many count as one observation."""
 
 
-def write_maps(folder, rng, save, n_active_F, shares, *, kind) -> None:
-    """Write `reads.parquet` and `summary.json`, and `writes.parquet` of a transcoder.
+def write_maps(folder, rng, save, n_active_F, shares) -> None:
+    """Write `reads.parquet` and `summary.json`, and `writes.parquet`.
 
     `shares` has the share of tokens of each expert, by layer.
     """
@@ -26,8 +26,7 @@ def write_maps(folder, rng, save, n_active_F, shares, *, kind) -> None:
     reads = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     save(folder / "reads.parquet", reads)
     write_evidence(folder, rng, save, shares, n_tested=len(reads["feature"]))
-    if kind == "transcoder":
-        _write_writes(folder / "writes.parquet", rng, save, reads)
+    _write_writes(folder / "writes.parquet", rng, save, reads)
 
 
 def write_evidence(folder, rng, save, shares, *, n_tested):
