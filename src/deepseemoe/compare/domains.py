@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from deepseemoe.compare.finished import Finished, Map
 from deepseemoe.compare.layers import read_domains, read_routers
@@ -23,6 +25,14 @@ class Made(NamedTuple):
     experts: np.ndarray
     names: tuple[str, ...]
     own_E: np.ndarray
+
+
+class Called(NamedTuple):
+    """Log odds ratios of features and experts; NaN where a pair was not tested."""
+
+    layers: list[int]
+    features: list[int]
+    lor_LFE: np.ndarray
 
 
 def recovery_rows(run: Finished, *, n_draws: int, n_permutations: int, seed: int) -> Iterator[Row]:
@@ -86,31 +96,31 @@ def _of_map(run: Finished, one: Map, made: Made, *, n_draws: int, **options: Any
     domain_of = _domain_features(run, one, made.names)
     path = one.folder.relative_to(run.folder) / "reads.parquet"
     table = run.table(path, "layer", "expert", "feature", "lor")
-    rows = [r for r in table.to_pylist() if r["feature"] in domain_of] if domain_of else []
-    layers = sorted({row["layer"] for row in rows})
-    if not layers or len(set(domain_of.values())) < 2:
-        yield of | {
-            "n_experts": made.experts.size,
-            "n_units": len(domain_of),
-            "reason": "fewer than two of the domains have a feature that stands for one alone",
-        }
+    called = _called(table.filter(pc.field("feature").isin(list(domain_of))), made)
+    if not called.layers or len(set(domain_of.values())) < 2:
+        reason = "fewer than two of the domains have a feature that stands for one alone"
+        yield of | {"n_experts": made.experts.size, "n_units": len(domain_of), "reason": reason}
         return
-    features = sorted({row["feature"] for row in rows})
+    domain_F = np.array([domain_of[feature] for feature in called.features])
+    n_features, n_domains = domain_F.size, len(made.names)
+    score_LEC = _by_domain(called.lor_LFE, domain_F, n_domains)
+    drawn = options["rng"].integers(n_features, size=(n_draws, n_features))
+    draws = [_by_domain(called.lor_LFE[:, d], domain_F[d], n_domains) for d in drawn]
+    found = recover(score_LEC, made.own_E, np.stack(draws), **options)
+    yield from _rows(of | {"n_units": n_features}, made, found, called.layers)
+
+
+def _called(table: pa.Table, made: Made) -> Called:
+    """Return the pairs of a map with the experts that were made for a domain as an array."""
+    layers, features = (sorted(pc.unique(table[n]).to_pylist()) for n in ("layer", "feature"))
     lor_LFE = np.full((len(layers), len(features), made.experts.size), np.nan)
-    expert_at = {int(e): place for place, e in enumerate(made.experts)}
-    layer_at = {layer: place for place, layer in enumerate(layers)}
-    feature_at = {feature: place for place, feature in enumerate(features)}
-    for row in rows:
-        if row["expert"] in expert_at:
-            at = layer_at[row["layer"]], feature_at[row["feature"]], expert_at[row["expert"]]
-            lor_LFE[at] = row["lor"]
-    domain_F = np.array([domain_of[feature] for feature in features])
-    rng = options["rng"]
-    draws = [rng.integers(len(features), size=len(features)) for _ in range(n_draws)]
-    score_LEC = _by_domain(lor_LFE, domain_F, len(made.names))
-    draws_BLEC = np.stack([_by_domain(lor_LFE[:, d], domain_F[d], len(made.names)) for d in draws])
-    found = recover(score_LEC, made.own_E, draws_BLEC, **options)
-    yield from _rows(of | {"n_units": len(features)}, made, found, layers)
+    own = table.filter(pc.field("expert").isin(made.experts.tolist()))
+    at = [
+        np.searchsorted(known, own[name].to_numpy())
+        for name, known in (("layer", layers), ("feature", features), ("expert", made.experts))
+    ]
+    lor_LFE[tuple(at)] = own["lor"].to_numpy()
+    return Called(layers, features, lor_LFE)
 
 
 def _domain_features(run: Finished, one: Map, names: tuple[str, ...]) -> dict[int, int]:

@@ -31,6 +31,15 @@ class Domains(NamedTuple):
     """Share of the tokens"""
 
 
+class Bits(NamedTuple):
+    """I(domain; choice) less its mean over permuted documents, that mean, in nats."""
+
+    value: float
+    lo: float
+    hi: float
+    chance: float
+
+
 class Tested(NamedTuple):
     """P(expert | fires) of features with a tested pair; pairs without a test are filled up."""
 
@@ -78,6 +87,23 @@ def read_domains(run: Finished, routers: dict[int, Router]) -> dict[int, Domains
             weight_C = tokens_CE[kept].sum(1) / tokens_CE[kept].sum()
             names = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
             found[layer] = Domains(names, share_CE[kept], error_CE[kept], weight_C)
+    return found
+
+
+def read_domain_bits(run: Finished) -> dict[int, Bits]:
+    """Return I(domain; choice) of each layer over permuted documents, where the run has that table.
+
+    It is made from the documents themselves, so it is better than what `read_domains` lets one say.
+    """
+    path = "routing/specialisation.parquet"
+    if not (run.folder / path).is_file():
+        return {}
+    names = ("bits_above_chance", "bits_above_chance_lo", "bits_above_chance_hi", "chance_bits")
+    found = {}
+    for row in run.table(path, "layer", *names).to_pylist():
+        numbers = [row[name] for name in names]
+        if all(number is not None and np.isfinite(number) for number in numbers):
+            found[row["layer"]] = Bits(*(float(number) * np.log(2) for number in numbers))
     return found
 
 

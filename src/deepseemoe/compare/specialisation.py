@@ -9,6 +9,7 @@
 
 Axes: C domains, V token types, F features, E experts, B draws. Variances of shares come from the
 intervals of the tables, so from documents drawn again; the tables hold no documents themselves.
+Where a run has routing/specialisation.parquet, domain_information is over permuted documents.
 """
 
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ import numpy as np
 from deepseemoe.compare import measures
 from deepseemoe.compare.finished import Finished
 from deepseemoe.compare.layers import (
+    Bits,
     Domains,
     Router,
     Tested,
+    read_domain_bits,
     read_domains,
     read_routers,
     read_tested,
@@ -51,11 +54,14 @@ def specialisation_rows(run: Finished, *, n_draws: int, seed: int) -> list[Row]:
     """Return the rows of one run: each layer, and the mean over layers behind them."""
     routers = read_routers(run)
     domains, tokens = read_domains(run, routers), read_tokens(run)
+    bits = read_domain_bits(run)
     rng = generator(seed, "compare", run.label)
     found: list[tuple[Key, int, Estimate]] = []
     for layer, router in routers.items():
         found.append((("load_concentration", None, None), layer, _load(router)))
         of_domains = domain_estimates(router, domains.get(layer), n_draws=n_draws, rng=rng)
+        if layer in bits and layer in domains:
+            of_domains["domain_information"] = _permuted(router, domains[layer], bits[layer])
         found += [((name, None, None), layer, one) for name, one in of_domains.items()]
         if layer in tokens:
             one = token_estimate(router, *tokens[layer], n_draws=n_draws, rng=rng)
@@ -90,6 +96,12 @@ def domain_estimates(
         lo, value, hi = ((plain - noise + d) / most for d in (ends[0], 0.0, ends[1]))
         found[name] = Estimate(float(value), float(lo), float(hi), noise / most, weight_C.size)
     return found
+
+
+def _permuted(router: Router, domains: Domains, bits: Bits) -> Estimate:
+    """Return the information of the domain over permuted documents as a share of what could be."""
+    most = measures.ceiling(domains.weight_C, router.share_E.size, router.top_k)
+    return Estimate(*(part / most for part in bits), domains.weight_C.size)
 
 
 def token_estimate(

@@ -21,7 +21,7 @@ class TrustConfig(Section):
 
     seeds: tuple[int, ...] = Field(
         (0, 1, 2, 3, 4),
-        min_length=2,
+        min_length=3,
         description="Every planted world and null is made with each; intervals are over them.",
     )
     families: tuple[FamilyName, ...] = Field(

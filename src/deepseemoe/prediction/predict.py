@@ -22,7 +22,7 @@ from deepseemoe.prediction.sample import CHOOSE, FIT, TEST, Drawn, Sample, draw
 from deepseemoe.prediction.schemas import SCORES
 from deepseemoe.prediction.scoring import BASE, BIGRAM, UNIGRAM, Router
 from deepseemoe.prediction.table import blank, rows_of
-from deepseemoe.routing.tabulate import count_experts
+from deepseemoe.routing.text import count_experts
 from deepseemoe.runtime.tables import digest, write_table
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import pyarrow as pa
+
 import deepseemoe
 from deepseemoe.runtime.tables import Column, Columns
 
@@ -43,6 +45,31 @@ ENTRIES = (
           "one row an expert and a token that chooses it"),
     Entry("domains", "routing/domains.parquet", "routing.schemas:DOMAINS",
           "one row an expert and a domain of documents"),
+    Entry("load_layers", "routing/load_layers.parquet", "routing.schemas:LOAD_LAYERS",
+          "one row a router: how evenly it spreads tokens, how sharply it decides"),
+    Entry("vocabulary_next", "routing/vocabulary_next.parquet", "routing.schemas:VOCABULARY_NEXT",
+          "one row an expert and a token that follows what it is chosen for"),
+    Entry("vocabulary_layers", "routing/vocabulary_layers.parquet",
+          "routing.schemas:VOCABULARY_LAYERS",
+          "one row a router and side (read or predicted): what experts tell of tokens"),
+    Entry("specialisation", "routing/specialisation.parquet", "routing.schemas:SPECIALISATION",
+          "one row a router: what experts tell of domains, in bits, against permuted documents"),
+    Entry("divergence", "routing/divergence.parquet", "routing.schemas:DIVERGENCE",
+          "one row a router and two domains: how differently they use experts"),
+    Entry("relevance", "routing/relevance.parquet", "routing.schemas:RELEVANCE",
+          "one row an expert and a domain: ESFT's scores, and whether it is chosen"),
+    Entry("paths", "routing/paths.parquet", "routing.schemas:PATHS",
+          "one row an expert and one of the next layer with experts"),
+    Entry("paths_layers", "routing/paths_layers.parquet", "routing.schemas:PATHS_LAYERS",
+          "one row a layer and the next: how many bits their routers share"),
+    Entry("paths_top", "routing/paths_top.parquet", "routing.schemas:PATHS_TOP",
+          "one row a path over three layers that many tokens take"),
+    Entry("centroids", "routing/centroids.parquet", "routing.schemas:CENTROIDS",
+          "one row an expert: its router row against the mean of what it is chosen for"),
+    Entry("centroids_layers", "routing/centroids_layers.parquet",
+          "routing.schemas:CENTROIDS_LAYERS", "one row a router: whether its rows are centroids"),
+    Entry("saturation", "routing/saturation.parquet", "routing.schemas:SATURATION",
+          "one row a kept checkpoint, router and k: how much is decided as in the end"),
     Entry("effects", f"experts/{EACH}/effects.parquet", "experts.schemas:EFFECTS",
           "one row a feature and an expert: what the router does without the feature"),
     Entry("reads", f"experts/{EACH}/reads.parquet", "experts.schemas:READS",
@@ -50,7 +77,7 @@ ENTRIES = (
     Entry("agreement", f"experts/{EACH}/agreement.parquet", "experts.schemas:AGREEMENT",
           "one row an expert: whether the three kinds of evidence agree"),
     Entry("writes", f"experts/{EACH}/writes.parquet", "experts.schemas:WRITES",
-          "one row a pair, expert → feature (transcoders): who writes what"),
+          "one row a pair, expert → feature: who writes what, and what it brings"),
     Entry("features", f"labels/{EACH}/features.parquet", "labels.schemas:FEATURES",
           "one row a feature that fires often enough: its description"),
     Entry("scores", f"labels/{EACH}/scores.parquet", "labels.schemas:SCORES",
@@ -98,6 +125,11 @@ def schemas() -> tuple[Schema, ...]:
     found = [(entry, columns) for entry, columns in named if columns]
     others = [(entry, _columns(entry.schema)) for entry in _unnamed()]
     return tuple(Schema(e, e.schema.split(".")[0], columns) for e, columns in found + others)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return what a column's values are: dictionaries only store them in another way."""
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _columns(schema: str) -> Columns | None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepseemoe.names import Window
-from deepseemoe.query.catalogue import EACH, ENTRIES
+from deepseemoe.query.catalogue import EACH, ENTRIES, type_name
 
 
 class Source(NamedTuple):
@@ -48,7 +48,7 @@ class Found:
             for field in pq.read_schema(source.path):
                 told = field.metadata or {}
                 texts = (told.get(key, b"").decode() for key in (b"unit", b"meaning"))
-                rows.setdefault(field.name, (field.name, str(field.type), *texts))
+                rows.setdefault(field.name, (field.name, type_name(field.type), *texts))
         return list(rows.values())
 
     @property
@@ -132,8 +132,16 @@ def _line(error: duckdb.Error) -> str:
 
 
 def _select(source: Source) -> str:
+    """Return the SELECT of one file; NaN is null, as DuckDB sorts NaN above every number."""
+    try:
+        fields = pq.read_schema(source.path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{source.path} is no whole parquet table: {error}") from None
+    numbers = [f'"{field.name}"' for field in fields if pa.types.is_floating(field.type)]
+    nulls = ", ".join(f"CASE WHEN isnan({n}) THEN NULL ELSE {n} END AS {n}" for n in numbers)
+    every = f"* REPLACE ({nulls})" if numbers else "*"
     constants = "".join(f'{_text(value)} AS "{name}", ' for name, value in source.added.items())
-    return f"SELECT {constants}* FROM read_parquet({_text(str(source.path))})"
+    return f"SELECT {constants}{every} FROM read_parquet({_text(str(source.path))})"
 
 
 def _text(value: str) -> str:

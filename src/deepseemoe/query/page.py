@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from deepseemoe.query.catalogue import Schema, schemas
+from deepseemoe.query.catalogue import Schema, schemas, type_name
 
 TABLES_FILE = "docs/tables.md"
 
@@ -17,7 +17,8 @@ reads them from a finished run. The name in front of a path is its view in SQL
 ([queries.md](queries.md)): one view holds the files of all dictionaries and windows, with columns
 `dictionary` and `window` in front. Windows are written `L08-L10`, both ends in; layers, experts and
 features count from 0. Numbers are over valid tokens of the test split unless a column says
-otherwise; a missing number is NaN or null, never infinite.
+otherwise; a missing number is NaN or null, never infinite (in views always null, as DuckDB sorts
+NaN above every number).
 """
 
 
@@ -42,7 +43,7 @@ def _tables() -> Iterator[str]:
         yield "| column | type | unit | meaning |"
         yield "|---|---|---|---|"
         for column in schema.columns:
-            cells = (f"`{column.name}`", str(column.type), column.unit, column.meaning)
+            cells = (f"`{column.name}`", type_name(column.type), column.unit, column.meaning)
             yield f"| {' | '.join(_escaped(cell) for cell in cells)} |"
         yield ""
 

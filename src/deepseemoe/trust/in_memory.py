@@ -100,7 +100,13 @@ class Shards(NamedTuple):
     stores: list[HeldStore]
 
 
-def shards(world: World, n_shards: int = 1, *, layers: Sequence[int] = (1,)) -> Shards:
+def shards(
+    world: World,
+    n_shards: int = 1,
+    *,
+    layers: Sequence[int] = (1,),
+    router_logits: bool = False,
+) -> Shards:
     """Return a world in shards; the routing of its place l is stored as that of `layers[l]`."""
     opens = np.flatnonzero(np.diff(world.document_T, prepend=-1))
     at = np.insert(np.arange(world.document_T.size), opens, -1)  # row of the world, -1 opens one
@@ -118,7 +124,7 @@ def shards(world: World, n_shards: int = 1, *, layers: Sequence[int] = (1,)) -> 
         ids, weights = world.experts_TLK[row, place], world.weights_TLK[row, place]
         arrays[f"expert_ids/L{layer:02d}"] = np.where(is_valid[:, None], ids, 0).astype(ids.dtype)
         arrays[f"expert_weights/L{layer:02d}"] = weights
-        if world.router_LEM is not None:
+        if router_logits:
             logits_TE = world.scores(world.residual_TM, place) - world.bias_LE[place]
             arrays[f"router_logits/L{layer:02d}"] = logits_TE[row].astype(np.float32)
     silent = sp.diags_array(is_valid.astype(np.float32))

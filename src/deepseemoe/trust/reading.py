@@ -66,7 +66,7 @@ class Account(NamedTuple):
 
 def read_world(world: World, config: ExpertsConfig, *, seed: int) -> Reading:
     """Return the map of a world of one layer; of a null, without what needs a router."""
-    parts = shards(world)
+    parts = shards(world, router_logits=world.router_LEM is not None)
     joined = join(parts.features, parts.stores, layers=(1,), n_experts=world.n_experts)
     if world.router_LEM is None:
         return Reading(rows_of_join(joined, config, (1,), seed=seed), None, None, None)

@@ -75,10 +75,6 @@ class Wired(NamedTuple):
     n_features: int
     n_planted: int
     n_tested: int
-    share_called: float
-    """Share of a concept's tokens that choose its expert, mean over concepts."""
-    share_elsewhere: float
-    """The same of tokens of which the concept does not hold."""
 
 
 def run_wired(folder: Path, *, seed: int) -> Wired:
@@ -122,10 +118,20 @@ def score_wired(reads: Path, feature_shards: list[Path], concepts: Concepts) -> 
     truth = detects_FE[rows["feature"], rows["expert"]]
     rows["default"] = combined(rows["beta_sel"], rows["beta_logit"], rows["causal_dp"])
     groups = {"expert": rows["expert"], "feature": rows["feature"]}
-    names = ("default", "beta_sel", "causal_dp", "causal_dm", "w_map", "rd", "rho", "p_e_given_f", "lor_lo")
+    names = (
+        "default",
+        "beta_sel",
+        "causal_dp",
+        "causal_dm",
+        "w_map",
+        "rd",
+        "rho",
+        "p_e_given_f",
+        "lor_lo",
+    )
     orders = {name: found(rows[name], truth, **groups) for name in names}
     n_planted_F = np.unique(rows["feature"][truth]).size
-    return Wired(orders, n_planted_F, int(truth.sum()), truth.size, np.nan, np.nan)
+    return Wired(orders, n_planted_F, int(truth.sum()), truth.size)
 
 
 def _columns(reads: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -143,6 +144,21 @@ def test_runs_without_domain_labels_are_compared_on_the_rest_with_a_reason(resul
     (recovery,) = found["recovery"]
     assert "documents have no labels" in recovery["reason"]
     assert "bare has no domain labels" in read_json(tmp_path / "out/runs.json")["notes"][-1]
+
+
+def test_information_over_permuted_documents_is_taken_where_a_run_has_it(results, tmp_path):
+    """Two bits are all that can be known of four domains that are as frequent as one another."""
+    root = copy_of(results, tmp_path / "results")
+    bits = {"bits": 1.1, "chance_bits": 0.1, "bits_above_chance": 1.0}
+    ends = {"bits_above_chance_lo": 0.8, "bits_above_chance_hi": 1.2, "layer": [0, 1]}
+    columns = {n: v if n == "layer" else [v, float("nan")] for n, v in (bits | ends).items()}
+    pq.write_table(pa.table(columns), root / "bad/routing/specialisation.parquet")
+    rows = compared(root, tmp_path / "out", ["small", "bad"])["specialisation"]
+    found = {(r["run"], r["layer"]): r for r in rows if r["measure"] == "domain_information"}
+    row = found["bad", 0]
+    assert [row["value"], row["lo"], row["hi"]] == pytest.approx([0.5, 0.4, 0.6])
+    assert row["chance"] == pytest.approx(0.05)
+    assert found["bad", 1]["value"] == pytest.approx(found["small", 1]["value"])
 
 
 def copy_of(results, root, *, without=None, change=None):

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from run_tables import NASTY
@@ -107,6 +108,19 @@ def test_views_span_dictionaries_and_windows_and_miss_columns_as_null(small):
         of | {"dictionary": "crosscoder", "n_causal": 2},
         of | {"dictionary": "transcoder", "n_causal": 0},
     ]
+
+
+def test_nan_is_null_in_views(small, tmp_path):
+    """DuckDB has NaN > 1; a missing number must pass no filter and come first in no order."""
+    root = tmp_path / "run"
+    shutil.copytree(small, root)
+    path = root / "routing/domains.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["lift"] = float("nan")
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
+    assert ask(root, "FROM domains WHERE lift > 1")[0].table.num_rows == 0
+    (section,) = ask(root, "SELECT lift FROM domains ORDER BY lift DESC")
+    assert section.table["lift"].to_pylist() == [0.5, None]
 
 
 def test_a_window_clause_of_sql_still_works(small):
