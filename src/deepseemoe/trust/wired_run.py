@@ -68,6 +68,19 @@ ACTIVATIONS = ActivationsConfig.model_validate({"router_logits": True})
 EXPERTS = ExpertsConfig(full_features=0)
 
 
+ORDERS = (
+    "default",
+    "beta_sel",
+    "causal_dp",
+    "causal_dm",
+    "w_map",
+    "rd",
+    "rho",
+    "p_e_given_f",
+    "lor_lo",
+)
+
+
 class Wired(NamedTuple):
     """How the map of a wired model compares with what was wired."""
 
