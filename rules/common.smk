@@ -206,15 +206,13 @@ def justified_dictionaries(wildcards):
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
 
 
-def stores_with_random_weights(wildcards):
+def stores_of_random_weights():
     """Return the test stores of the model with random weights, where `trust` asks for them."""
     if "weights" not in RUN.trust.switches:
         return []
-    if not JUSTIFIED:
-        raise ValueError(
-            "trust.switches: weights reads the stores of `justify`; name justify.layers"
-        )
-    return justified_stores("test")({"weights": "random"})
+    return expand(
+        "<results>/{{run}}/prediction/random_model/{shard}.zarr", shard=shards("test")
+    )
 
 
 def justification(wildcards):

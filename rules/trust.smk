@@ -47,7 +47,7 @@ rule cut_ties:
     input:
         features=feature_shards(),
         stores=stores("test"),
-        random=stores_with_random_weights,
+        random=stores_of_random_weights(),
         reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
         summary="<results>/{run}/experts/{dictionary}/{window}/summary.json",
     output:
