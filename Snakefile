@@ -36,6 +36,7 @@ include: "rules/labels.smk"
 include: "rules/report.smk"
 include: "rules/justify.smk"
 include: "rules/compare.smk"
+include: "rules/trust.smk"
 
 
 localrules:

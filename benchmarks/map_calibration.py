@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
@@ -29,6 +28,7 @@ from deepseemoe.experts import permutation  # noqa: E402
 from deepseemoe.experts.counts import count_choices, count_pairs  # noqa: E402
 from deepseemoe.experts.discovery import benjamini_hochberg  # noqa: E402
 from deepseemoe.experts.join import Join, join  # noqa: E402
+from deepseemoe.experts.legacy import chi_square_p  # noqa: E402
 from deepseemoe.experts.statistics import (  # noqa: E402
     clustered_interval,
     log_odds_ratio,
@@ -80,7 +80,7 @@ def null_rates(world: World) -> dict[str, np.ndarray]:
         "map": p_of(sums.both, near, permutation.stabilised),
         "any length": p_of(sums.both, far, permutation.stabilised),
         "counts": p_of(sums.both, near, np.asarray),
-        "tokens": chi_square(sums.both, n_feature, n_expert, n),
+        "tokens": chi_square_p(sums.both, n_feature, n_expert, n),
     }
     q = benjamini_hochberg(p["map"][tested])
     lor = log_odds_ratio(sums.both, n_feature, n_expert, n)
@@ -108,13 +108,6 @@ def p_of(
     deviation = drawn.std(0, ddof=1) * np.sqrt(1 + 1 / n)
     z = (scale(both) - drawn.mean(0)) / np.maximum(deviation, 1e-9)
     return permutation.p_values(z, n)
-
-
-def chi_square(both: np.ndarray, n_feature: np.ndarray, n_expert: np.ndarray, n: int) -> np.ndarray:
-    """Return p of the 2 x 2 table with tokens taken as independent."""
-    expected = n_feature * n_expert / n
-    variance = expected * (1 - n_feature / n) * (1 - n_expert / n)
-    return stats.chi2.sf((both - expected) ** 2 / variance, 1)
 
 
 def show_null(name: str, worlds: list[Mapping[str, np.ndarray]]) -> None:

@@ -66,7 +66,7 @@ def stores(split):
     )
 
 
-def random_stores():
+def random_model_stores():
     """Return the test stores of the model with random weights, where the run asks for them."""
     if not RUN.prediction.random_model:
         return []
@@ -138,29 +138,6 @@ def imported_params(dictionary):
     return {key: RUN.dictionary(dictionary)[key] for key in wanted}
 
 
-def transcoders():
-    """Return the dictionaries that write moe_out, and so have a map of writes."""
-    return [
-        name for name, entry in RUN.dictionaries.items() if entry.kind == "transcoder"
-    ]
-
-
-def writes_of(wildcards):
-    """Return the map of writes of one dictionary and window; nothing for a crosscoder."""
-    path = "<results>/{run}/experts/{dictionary}/{window}/writes.parquet"
-    return [path] if wildcards.dictionary in transcoders() else []
-
-
-def write_tables():
-    """Return the maps of writes of the run."""
-    return expand(
-        "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
-        dictionary=transcoders(),
-        window=WINDOWS,
-        allow_missing=True,
-    )
-
-
 def tables():
     """Return every table of the run that people open; one that is deleted is made again."""
     of_all = of_each_dictionary(
@@ -170,13 +147,14 @@ def tables():
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
             "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
         ]
     )
-    return expand(of_all + write_tables(), run=RUN.name)
+    return expand(of_all, run=RUN.name)
 
 
 def routing_keys(*keys):
@@ -226,6 +204,15 @@ def justified_dictionaries(wildcards):
     found = [one for arm in arms for one in plan.members(config, arm, window)]
     folder = "<results>/{{run}}/justify/dictionary/{}/{}/{{seed}}/weights.safetensors"
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
+
+
+def stores_of_random_weights():
+    """Return the test stores of the model with random weights, where `trust` asks for them."""
+    if "weights" not in RUN.trust.switches:
+        return []
+    return expand(
+        "<results>/{{run}}/prediction/random_model/{shard}.zarr", shard=shards("test")
+    )
 
 
 def justification(wildcards):

@@ -67,7 +67,7 @@ rule map_reads:
 
 
 rule map_writes:
-    """Map which experts write which features of a transcoder."""
+    """Map which experts write which features, and what features lose without them."""
     input:
         features=feature_shards(),
         tokens=corpus_shards("test"),

@@ -41,7 +41,7 @@ rule label_experts:
         summary="<results>/{run}/experts/{dictionary}/{window}/summary.json",
         features="<results>/{run}/labels/{dictionary}/{window}/features.parquet",
         routing=rules.tabulate_routing.output,
-        writes=writes_of,
+        writes="<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
     output:
         "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
     log:

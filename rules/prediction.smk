@@ -10,7 +10,7 @@ rule predict_routing:
     input:
         features=feature_shards(),
         stores=stores("test"),
-        random_stores=random_stores(),
+        random_stores=random_model_stores(),
         weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
         config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
     output:
@@ -24,7 +24,7 @@ rule predict_routing:
     threads: 1
     resources:
         **gpu("prediction"),
-        mem_mb=8000,
+        mem_mb=24000,
     params:
         config=RUN.stage("prediction"),
         seed=RUN.seed,

@@ -38,6 +38,15 @@ rule draw_figures:
         reads=of_each_dictionary(
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet"
         ),
+        evidence=of_each_dictionary(
+            [
+                "<results>/{run}/experts/{dictionary}/{window}/agreement.parquet",
+                "<results>/{run}/experts/{dictionary}/{window}/summary.json",
+            ]
+        ),
+        predictions=of_each_dictionary(
+            "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet"
+        ),
         features=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet"
         ),
@@ -71,16 +80,15 @@ rule write_summary:
         rules.draw_figures.output,
         rules.draw_figures.input,
         documents="<results>/{run}/corpus/documents.parquet",
-        summaries=of_each_dictionary(
-            "<results>/{run}/experts/{dictionary}/{window}/summary.json"
-        ),
         examples=of_each_dictionary(
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet"
         ),
         experts=of_each_dictionary(
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet"
         ),
-        writes=write_tables(),
+        writes=of_each_dictionary(
+            "<results>/{run}/experts/{dictionary}/{window}/writes.parquet"
+        ),
     output:
         report(
             "<results>/{run}/report/summary.html",

@@ -25,6 +25,8 @@ class PlantedDictionary(NamedTuple):
     kind: str
     window: Window
     decoder_FLD: Tensor
+    encoder_FLD: Tensor | None = None
+    reads: str = "moe_in"
 
     @property
     def d_dict(self) -> int:
@@ -62,6 +64,14 @@ class PlantedMoe:
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
+
+    @property
+    def has_output_norm(self) -> bool:
+        return False
+
+    def router_input(self, layer: int, resid_mid_TD: Tensor) -> Tensor:
+        scale_T1 = resid_mid_TD.square().mean(-1, keepdim=True).sqrt()
+        return self._gain_D * resid_mid_TD / scale_T1
 
     def router_weight(self, layer: int) -> Tensor:
         return self._router_ED

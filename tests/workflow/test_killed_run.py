@@ -20,6 +20,7 @@ KILLS = [
     ("map_reads", 4.0),
     ("measure_effects", 4.0),
     ("map_writes", 4.0),
+    ("predict_routing", 4.0),
     ("label_features", 1.5),
     ("label_experts", 0.5),
     ("draw_figures", 1.5),

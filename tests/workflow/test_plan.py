@@ -9,7 +9,7 @@ SMALL = ROOT / "tests/config/small.yaml"
 RULES = {path: path.read_text() for path in sorted((ROOT / "rules").glob("*.smk"))}
 
 
-TARGETS = {"compare", "justify"}
+TARGETS = {"compare", "justify", "trust"}
 """Rules that only ask for files, as `all` does."""
 
 

@@ -52,6 +52,10 @@ def test_no_result_is_left_half_made(small_run):
                 "write_summary",
             },
         ),
+        (
+            "prediction={'n_bootstrap': 60}",
+            {"predict_routing", "draw_figures", "write_summary"},
+        ),
         ("features={'n_top': 4}", {"collect_examples"} | DOWNSTREAM_OF_LABELS),
     ],
 )

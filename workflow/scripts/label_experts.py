@@ -19,7 +19,7 @@ def main(job: "Snakemake") -> None:
         summary=Path(job.input.summary),
         feature_labels=Path(job.input.features),
         routing=Path(job.input.routing[0]).parent,
-        writes=Path(job.input.writes[0]) if job.input.writes else None,
+        writes=Path(job.input.writes),
         experts=Path(job.output[0]),
         expert_domains=job.params.expert_domains,
     )

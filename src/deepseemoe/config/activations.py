@@ -18,7 +18,9 @@ class ActivationsConfig(Section):
         (), description="Layers for the extra hook points; empty means the layers of all windows."
     )
     router_logits: bool = Field(
-        False, description="Store all router logits, not only the chosen experts and weights."
+        True,
+        description="Store all router logits, not only the chosen experts and weights, so that "
+        "maps regress logits too; 4 bytes a token, layer and expert.",
     )
     routing: Literal["needed", "all"] = Field(
         "needed",

@@ -127,10 +127,10 @@ class PredictionConfig(Section):
         20, ge=10, description="With fewer documents among those tokens there are no scores."
     )
     penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (30.0, 3.0),
+        (30.0, 3.0, 0.3),
         min_length=1,
         description="Penalties on weights that probes are tried with, the strongest first, each "
-        "the precision of a normal prior; with many tokens try 1 and 0.3 too. Each is a fit.",
+        "the precision of a normal prior; weaker ones are tried while they help.",
     )
     random_model: bool = Field(
         False,

@@ -38,8 +38,9 @@ class TrustConfig(Section):
         ("documents", "layers", "labels"),
         description="Ties of the run's own data that are cut: features with the routing of other "
         "`documents`, with that of other `layers` in other documents, domains with `labels` of "
-        "other documents; `weights` also maps the model with random weights, which `justify` "
-        "makes: routers that nobody trained have causes too, but should know no domains.",
+        "other documents; `weights` also joins features with the routing of the model with random "
+        "weights, which runs over the test split for it: routers that nobody trained have causes "
+        "too.",
     )
     draws: int = Field(
         3, gt=0, description="How often each tie is cut; costs a map of the run each time."

@@ -9,7 +9,11 @@ of every token on every feature.
 A document with s and n (projections and tokens on) and S and N (those of all tokens of e) moves the
 contrast by u = a*s - b*n - c*S + d*N, where a = 1/n_on + 1/n_off, b = mean_on/n_on +
 mean_off/n_off, c = 1/n_off and d = mean_off/n_off; ten sums of products over documents give the sum
-of u^2. Memory: eleven tables (F, E), and of the open document its pairs and one vector an expert.
+of u^2. Memory: fourteen tables (F, E), and of the open document its pairs and one vector an expert.
+
+Beside the projections, a change of the feature's activation may be given for each active entry and
+chosen expert (`activation_changes`); its mean over the tokens on, with t the sum of a document's,
+has u = (t - mean * n) / n_on.
 
 Axes: T tokens, D d_model, F features, E experts, K top_k, I active entries of the features.
 """
@@ -26,7 +30,7 @@ from deepseemoe.experts.statistics import clustered_interval, effective_clusters
 CHUNK_ENTRIES = 4096
 """Active entries projected at once, each with the (K, D) outputs of its token."""
 
-PRODUCTS = ("s", "n", "ss", "nn", "sn", "sS", "sN", "nS", "nN")
+PRODUCTS = ("s", "n", "ss", "nn", "sn", "sS", "sN", "nS", "nN", "t", "tt", "tn")
 """Sums over documents that are kept only for pairs that met in one."""
 
 
@@ -40,6 +44,9 @@ class Contrasts(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     share: np.ndarray
+    change: np.ndarray
+    change_low: np.ndarray
+    change_high: np.ndarray
 
 
 class LayerContributions:
@@ -61,17 +68,25 @@ class LayerContributions:
         features_TF: sp.csr_array,
         outputs_TKD: Tensor,
         experts_TK: np.ndarray,
+        changes_IK: np.ndarray | None = None,
     ) -> None:
-        """Add tokens in text order; the last document may go on in the next call."""
+        """Add tokens in text order; the last document may go on in the next call.
+
+        `changes_IK` are those of the activation of each entry of `features_TF`, 0 if not given.
+        """
         experts_TK = experts_TK.astype(np.int64)
-        pair_IK, projection_IK = self._project(features_TF, outputs_TKD, experts_TK)
+        token_I, feature_I = entries_of(features_TF)
+        pair_IK = feature_I[:, None] * self._n_experts + experts_TK[token_I]
+        projection_IK = project(token_I, feature_I, outputs_TKD, self._directions_FD)
+        changes_IK = np.zeros_like(projection_IK) if changes_IK is None else changes_IK
+        values = pair_IK, projection_IK, changes_IK
         changes = np.flatnonzero(np.diff(document_T)) + 1
         for start, stop in zip([0, *changes], [*changes, document_T.size], strict=True):
             if start < stop and document_T[start] != self._document:
                 self._close()
                 self._open(document_T[start])
             entries = slice(*features_TF.indptr[[start, stop]])
-            self._met.append((pair_IK[entries].ravel(), projection_IK[entries].ravel()))
+            self._met.append(tuple(value_IK[entries].ravel() for value_IK in values))
             experts = experts_TK[start:stop].ravel()
             self._chosen_E += np.bincount(experts, minlength=self._n_experts)
             index = torch.from_numpy(experts).to(outputs_TKD.device)
@@ -89,23 +104,6 @@ class LayerContributions:
         self._open(None)
         return self
 
-    def _project(
-        self, features_TF: sp.csr_array, outputs_TKD: Tensor, experts_TK: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return pair and projection (I, K) of each active entry with each expert of its token."""
-        token_I = np.repeat(np.arange(features_TF.shape[0]), np.diff(features_TF.indptr))
-        feature_I = features_TF.indices.astype(np.int64)
-        projections = [np.zeros((0, experts_TK.shape[1]), np.float32)]
-        for start in range(0, token_I.size, CHUNK_ENTRIES):
-            rows, columns = (
-                torch.from_numpy(index[start : start + CHUNK_ENTRIES]).to(outputs_TKD.device)
-                for index in (token_I, feature_I)
-            )
-            p_IK = (outputs_TKD[rows] @ self._directions_FD[columns, :, None]).squeeze(-1)
-            projections.append(p_IK.cpu().numpy())
-        pair_IK = feature_I[:, None] * self._n_experts + experts_TK[token_I]
-        return pair_IK, np.concatenate(projections)
-
     def _open(self, document: int | None) -> None:
         self._document, self._met = document, []
         self._chosen_E = np.zeros(self._n_experts)
@@ -116,11 +114,14 @@ class LayerContributions:
         """Add the products of the open document's sums."""
         if self._document is None:
             return
-        pairs, projections = (np.concatenate(parts) for parts in zip(*self._met, strict=True))
+        pairs, projections, changes = (
+            np.concatenate(parts) for parts in zip(*self._met, strict=True)
+        )
         pair, inverse = np.unique(pairs, return_inverse=True)
         projected_EF = (self._written_ED @ self._directions_FD.T).cpu().numpy().astype(np.float64)
         value = {
             "s": np.bincount(inverse, projections, pair.size),
+            "t": np.bincount(inverse, changes, pair.size),
             "n": np.bincount(inverse, minlength=pair.size).astype(np.float64),
             "S": projected_EF[pair % self._n_experts, pair // self._n_experts],
             "N": self._chosen_E[pair % self._n_experts],
@@ -133,6 +134,27 @@ class LayerContributions:
         self.whole_times_chosen_ED += self._chosen_E[:, None] * written_ED
         self.chosen_E += self._chosen_E
         self.chosen_squares_E += self._chosen_E**2
+
+
+def entries_of(features_TF: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """Return token and feature of each active entry (I,)."""
+    token_I = np.repeat(np.arange(features_TF.shape[0]), np.diff(features_TF.indptr))
+    return token_I, features_TF.indices.astype(np.int64)
+
+
+def project(
+    token_I: np.ndarray, feature_I: np.ndarray, values_TKD: Tensor, directions_FD: Tensor
+) -> np.ndarray:
+    """Return the products (I, K) of each entry's direction with the K values of its token."""
+    products = [np.zeros((0, values_TKD.shape[1]), np.float32)]
+    for start in range(0, token_I.size, CHUNK_ENTRIES):
+        rows, columns = (
+            torch.from_numpy(index[start : start + CHUNK_ENTRIES]).to(values_TKD.device)
+            for index in (token_I, feature_I)
+        )
+        p_IK = (values_TKD[rows] @ directions_FD[columns, :, None]).squeeze(-1)
+        products.append(p_IK.cpu().numpy())
+    return np.concatenate(products)
 
 
 def contrast(contributions: LayerContributions, confidence: float) -> Contrasts:
@@ -163,5 +185,8 @@ def contrast(contributions: LayerContributions, confidence: float) -> Contrasts:
             mean_on - mean_off, np.maximum(squares, 0), clusters, confidence
         )
         share = sums["s"] / np.abs(sums["s"]).sum(1, keepdims=True)
-    n_both = n_on.astype(np.int64)
-    return Contrasts(n_both, contributions.chosen_E, mean_on, mean_off, low, high, share)
+        change = sums["t"] / n_on
+        squares = (sums["tt"] - 2 * change * sums["tn"] + change**2 * sums["nn"]) / n_on**2
+        changes = clustered_interval(change, np.maximum(squares, 0), clusters, confidence)
+    n_both, chosen_E = n_on.astype(np.int64), contributions.chosen_E
+    return Contrasts(n_both, chosen_E, mean_on, mean_off, low, high, share, change, *changes)

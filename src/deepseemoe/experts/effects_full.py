@@ -6,10 +6,8 @@ Routing on the firing tokens is then compared with that of a run in which nothin
 the same sequences at once, so that both round alike.
 
     one      for the router of layer l, resid_post of l - 1 loses z d, d all that was written before
-    window   a transcoder: moe_out of every layer of the window loses z d_l. A crosscoder:
-             resid_post of every layer is that of the unchanged run less z d_l. What the residual
-             stream holds there is d_l, not what a layer adds: subtracted from the changed stream,
-             it would take away again what layers before have lost.
+    window   every layer of the window loses what the feature writes there, as `steering.edits_of`
+             has it
 
 Axes: T tokens of a batch, S sequences, N sequence length, F features taken out, I firing tokens,
 D d_model, E experts.
@@ -25,6 +23,7 @@ from torch import Tensor
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.steering import added, edits_of
 from deepseemoe.experts import token_batches
 from deepseemoe.experts.documents import ShardSource
 from deepseemoe.experts.effect_sums import Effects, EffectSums
@@ -69,7 +68,9 @@ def measure_full(
     Of no token where a feature writes nothing before the router.
     """
     sums = {layer: EffectSums(features.size, model.n_experts) for layer in layers}
-    ablation = Ablation(model, dictionary, layers, features, everywhere=_is_window(config))
+    ablation = Ablation(
+        model, dictionary, layers, features, everywhere=config.full_layers == "window"
+    )
     drawn = draw_sequences(sources, corpus, features, n_wanted=config.full_sequences, seed=seed)
     for place, all_of_feature in enumerate(drawn):
         for some in all_of_feature:
@@ -90,14 +91,10 @@ class Ablation:
         *,
         everywhere: bool,
     ):
-        self._model, self._everywhere = model, everywhere
-        self._is_stream = dictionary.kind == "crosscoder"
+        self._model, self._dictionary, self._everywhere = model, dictionary, everywhere
+        self._features = features
         before = {layer: written_before(dictionary, layer)[features] for layer in layers}
         self._before = {n: _on(model, rows_FD) for n, rows_FD in before.items()}
-        written_FLD = torch.as_tensor(dictionary.decoder_FLD)[torch.from_numpy(features)]
-        point = "resid_post" if self._is_stream else "moe_out"
-        self._sites = [str(Site(point, layer)) for layer in dictionary.window.layers]
-        self._written = [_on(model, rows_FD) for rows_FD in written_FLD.unbind(1)]
 
     @torch.inference_mode()
     def changes(self, place: int, some: Sequences) -> dict[int, np.ndarray]:
@@ -105,15 +102,10 @@ class Ablation:
         layers = [layer for layer, rows_FD in self._before.items() if rows_FD[place].any()]
         if not layers:
             return {}
-        with_, clean = self._choices(some, layers, self._kept)
-        if self._everywhere:
-            gone, _ = self._with_edits(some, layers, self._window_edits(place, some, clean))
-        else:
-            gone = {}
-            for layer in layers:
-                site = str(Site("resid_post", layer - 1))
-                edits = {site: _subtract(some, self._before[layer][place])}
-                gone |= self._with_edits(some, [layer], edits)[0]
+        with_, gone = self._choices(some, layers), {}
+        for edits, seen in self._edits(place, some, layers):
+            with self._model.edit(edits):
+                gone |= self._choices(some, seen)
         return {
             layer: torch.stack(
                 [here - there for here, there in zip(with_[layer], gone[layer], strict=True)], 1
@@ -123,33 +115,27 @@ class Ablation:
             for layer in layers
         }
 
-    @property
-    def _kept(self) -> list[str]:
-        """What of the unchanged run the edits need."""
-        return self._sites if self._everywhere and self._is_stream else []
+    def _edits(
+        self, place: int, some: Sequences, layers: Sequence[int]
+    ) -> Iterator[tuple[dict[str, Edit], Sequence[int]]]:
+        """Yield the edits of each changed run, and the routers that are looked at in it."""
+        if self._everywhere:
+            amount_T = torch.zeros(some.tokens.token_ids.numel())
+            amount_T[some.row_I] = -some.activation_I
+            amounts = {int(self._features[place]): amount_T.numpy()}
+            change = added(self._dictionary, amounts, n_tokens=len(amount_T))
+            yield edits_of(self._dictionary, change), layers
+            return
+        for layer in layers:
+            direction_D = self._before[layer][place]
+            yield {str(Site("resid_post", layer - 1)): _subtract(some, direction_D)}, [layer]
 
-    def _window_edits(
-        self, place: int, some: Sequences, clean: dict[str, Tensor]
-    ) -> dict[str, Edit]:
-        edits = {}
-        for site, rows_FD in zip(self._sites, self._written, strict=True):
-            edits[site] = _subtract(some, rows_FD[place], clean.get(site))
-        return edits
-
-    def _with_edits(
-        self, some: Sequences, layers: Sequence[int], edits: dict[str, Edit]
-    ) -> tuple[dict[int, Choice], dict[str, Tensor]]:
-        with self._model.edit(edits):
-            return self._choices(some, layers, [])
-
-    def _choices(
-        self, some: Sequences, layers: Sequence[int], kept: Sequence[str]
-    ) -> tuple[dict[int, Choice], dict[str, Tensor]]:
-        """Run the model; return what routers choose on firing tokens, and values to keep."""
+    def _choices(self, some: Sequences, layers: Sequence[int]) -> dict[int, Choice]:
+        """Run the model; return what routers choose on the firing tokens."""
         model, found = self._model, {}
         names = ("moe_in", "expert_ids")
         sites = [str(Site(name, layer)) for layer in layers for name in names]
-        with model.record([*sites, *kept], stop=True) as acts:
+        with model.record(sites, stop=True) as acts:
             model.hidden_states(some.tokens)
         for layer in layers:
             moe_in_ID, ids_IK = (
@@ -159,7 +145,7 @@ class Ablation:
             if not model.routes_single_tokens:
                 choice = choice._replace(margin_TE=torch.full_like(choice.margin_TE, torch.nan))
             found[layer] = choice
-        return found, {site: acts[site].to(model.device)[some.row_I] for site in kept}
+        return found
 
 
 def draw_sequences(
@@ -230,21 +216,17 @@ def _together(parts: list[tuple]) -> Sequences:
     )
 
 
-def _subtract(some: Sequences, direction_D: Tensor, base_ID: Tensor | None = None) -> Edit:
-    """Return an edit that takes z d from the firing tokens, of what they are or of `base_ID`."""
+def _subtract(some: Sequences, direction_D: Tensor) -> Edit:
+    """Return an edit that takes z d from the firing tokens."""
 
     def edit(value_TD: Tensor) -> Tensor:
         row_I, z_I = (part.to(value_TD.device) for part in (some.row_I, some.activation_I))
-        old_ID = value_TD[row_I] if base_ID is None else base_ID
         new_TD = value_TD.clone()
-        new_TD[row_I] = (old_ID.float() - z_I[:, None] * direction_D).to(new_TD.dtype)
+        changed_ID = value_TD[row_I].float() - z_I[:, None] * direction_D
+        new_TD[row_I] = changed_ID.to(new_TD.dtype)
         return new_TD
 
     return edit
-
-
-def _is_window(config: ExpertsConfig) -> bool:
-    return config.full_layers == "window"
 
 
 def _on(model: MoeModel, rows_FD: np.ndarray | Tensor) -> Tensor:

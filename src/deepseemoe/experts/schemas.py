@@ -100,10 +100,11 @@ AGREEMENT: Columns = (
 WRITES: Columns = (
     Column("layer", pa.uint16(), "", "layer of the expert, in the dictionary's window"),
     Column("expert", pa.uint16(), "", "routed expert of that layer"),
-    Column("feature", pa.uint32(), "", "feature of the transcoder"),
+    Column("feature", pa.uint32(), "", "feature of the dictionary"),
     Column("n_both", pa.int64(), "tokens", "tokens with the feature active and the expert chosen"),
-    Column("mean_on", pa.float32(), "residual", "mean projection of the expert's weighted output "
-           "on the feature's unit decoder direction at the layer, over those tokens"),
+    Column("mean_on", pa.float32(), "residual", "mean projection of what the expert adds to the "
+           "residual on the feature's unit decoder direction at the layer, over those tokens; NaN "
+           "where it writes nothing there"),
     Column("mean_off", pa.float32(), "residual", "the same over tokens that choose the expert "
            "while the feature is silent"),
     Column("contrast", pa.float32(), "residual", "mean_on - mean_off"),
@@ -111,6 +112,14 @@ WRITES: Columns = (
     Column("contrast_hi", pa.float32(), "residual", "upper bound, clustered by document"),
     Column("share", pa.float32(), "share", "of what the layer's routed experts write along the "
            "direction where the feature fires, this one's part over the sum of sizes: -1 to 1"),
+    Column("expert_causal", pa.float32(), "z", "fall of the feature's activation, before its gate, "
+           "when what the expert adds is taken out of all that the feature reads further down, "
+           "over the same tokens; routing fixed, blocks in between frozen; NaN where it reads none "
+           "of it"),
+    Column("expert_causal_lo", pa.float32(), "z", "lower bound, clustered by document"),
+    Column("expert_causal_hi", pa.float32(), "z", "upper bound, clustered by document"),
+    Column("n_causal", pa.int64(), "tokens", "tokens on which that was measured"),
+    Column("reason", pa.string(), "", "why a number is missing; empty where none is"),
 )  # fmt: skip
 
 EFFECTS: Columns = (

@@ -19,7 +19,7 @@ REASONS = {
     "lor_lo": "lor_lo, lor_hi: in effect the feature fires in one document",
     "rep_lor_lo": "rep_lor_lo, rep_lor_hi: in effect it fires in one document of the second half",
     "lor_token": "lor_token: it fires on all occurrences of its tokens, or on too few",
-    "beta_logit": "beta_logit: router logits are not stored (activations.router_logits)",
+    "beta_logit": "beta_logit, beta_logit_lo, beta_logit_hi: router logits are not stored",
     "w_map": "w_map: no path of weights leads to the router",
     "causal_dp": "causal: ",
     "causal_dp_lo": "causal_dp_lo, causal_dp_hi: measured in one document",

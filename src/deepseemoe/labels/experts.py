@@ -71,7 +71,7 @@ def label_experts(
 
     `summary` is that of the map: it names the layers, also where no pair could be tested.
 
-    `routing` is the folder with load, domains and vocabulary; `writes`, which transcoders have,
+    `routing` is the folder with load, domains and vocabulary; `writes`
     adds the features that the expert's output holds. `expert_domains` says what each expert was
     made for, where that is known. An expert without any finding is described as that.
     """

@@ -170,6 +170,19 @@ class MoeModel(Interventions):
         return norm.forward(resid_mid_TD.to(norm.weight.device)).to(resid_mid_TD.device)
 
     @property
+    def has_output_norm(self) -> bool:
+        """Whether a norm stands between a block and the residual stream (post-norm families)."""
+        return self.spec.block_out_norm is not None
+
+    def block_output(self, layer: int, block_TD: Tensor) -> Tensor:
+        """Return moe_out for what a block's experts sum to (T, D), by the norm itself, if any."""
+        self._decoder.check([Site("moe_out", layer)])
+        if self.spec.block_out_norm is None:
+            return block_TD
+        norm = getattr(self.layers[layer], self.spec.block_out_norm)
+        return norm.forward(block_TD.to(norm.weight.device)).to(block_TD.device)
+
+    @property
     def routes_single_tokens(self) -> bool:
         """Whether routers read the token's own residual alone; NanoMoE may pool those of others."""
         return getattr(self.network.config, "routing", "token") == "token"

@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from deepseemoe.config import RunConfig
 from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS
 from deepseemoe.experts.contributions import CHUNK_ENTRIES
+from deepseemoe.experts.counts import N_TABLES
 from deepseemoe.experts.effects_local import CHUNK_VALUES
+from deepseemoe.experts.evidence import TABLE_BYTES
+from deepseemoe.experts.schemas import READS
 from deepseemoe.experts.token_batches import BATCH_TOKENS
 from deepseemoe.features.encode import BATCH
 from deepseemoe.plan.dictionaries import FLOAT, Shape, trained_of
@@ -30,8 +33,8 @@ N_BUFFERS = 2
 EVALUATION_SEQUENCES = 8
 """Sequences that `evaluate_dictionary` splices at once."""
 
-N_TABLES = 8
-"""Tables of features and experts that `map_reads` adds up, float64."""
+LAYER_TABLES = 2 * N_TABLES + 8
+"""Tables of features and experts that `map_reads` holds of each layer, float64."""
 
 EXAMPLE_BYTES = 100
 """RAM of `collect_examples` for an activation of the test split; measured: 98 to 109."""
@@ -137,16 +140,19 @@ def _features(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Use]:
 
 
 def _maps(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iterator[Use]:
-    """Yield what the maps hold: tables of pairs, and of transcoders directions and outputs."""
+    """Yield what the maps hold: tables of pairs, and directions and outputs."""
     part = network.first(min(run.n_layers_read(), network.n_layers))
-    pairs = max(shape.config.d_dict * shape.n_layers for shape in shapes) * network.n_experts
-    tables = Share("tables of pairs", N_TABLES * 8 * pairs, True)
-    model = Share("model", model_bytes(run.model, part)[0])
-    yield Use("map_reads", "reads", "RAM", (model, tables))
+    layer = max(shape.config.d_dict for shape in shapes) * network.n_experts * 8
+    n_layers = max(shape.n_layers for shape in shapes)
+    tables = max(min(TABLE_BYTES, LAYER_TABLES * layer * n_layers), LAYER_TABLES * layer)
+    shares = (
+        Share("tables of pairs", tables),
+        Share("columns of a layer", len(READS) * layer, True),
+        Share("routing", run.corpus.n_tokens.test * n_layers * network.top_k * 3),
+    )
+    yield Use("map_reads", "reads", "RAM", shares)
     yield from model_uses(run, part, "measure_effects", "experts", _effects(run, part, shapes))
-    transcoders = [shape for shape in shapes if shape.config.kind == "transcoder"]
-    if transcoders:
-        yield from model_uses(run, part, "map_writes", "experts", _writes(run, part, transcoders))
+    yield from model_uses(run, part, "map_writes", "experts", _writes(run, part, shapes))
 
 
 def _effects(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Share, ...]:
@@ -159,9 +165,9 @@ def _effects(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Sh
     )
 
 
-def _writes(run: RunConfig, part: Network, transcoders: Sequence[Shape]) -> tuple[Share, ...]:
+def _writes(run: RunConfig, part: Network, shapes: Sequence[Shape]) -> tuple[Share, ...]:
     width, length = DTYPE_BYTES[run.model.dtype], run.corpus.sequence_length
-    directions = max(s.config.d_dict * s.n_layers * s.d_model for s in transcoders)
+    directions = max(s.config.d_dict * s.n_layers * s.d_model for s in shapes)
     n_outputs = (BATCH_TOKENS + CHUNK_ENTRIES) * part.top_k + CHUNK_ENTRIES
     return (
         Share("directions", FLOAT * directions),

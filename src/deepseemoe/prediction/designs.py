@@ -139,7 +139,8 @@ def _n_blocks(rows: np.ndarray) -> int:
 
 
 def _tensor(matrix: sp.csr_array, device: str) -> Tensor:
-    parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data)
+    index = np.int32 if max(matrix.nnz, *matrix.shape) < 2**31 else np.int64
+    parts = (matrix.indptr.astype(index), matrix.indices.astype(index), matrix.data)
     with warnings.catch_warnings():
         # torch says of all its CSR tensors that they may change; a product is all that is used.
         warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)

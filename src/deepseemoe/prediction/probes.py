@@ -5,9 +5,9 @@
 
 so a penalty is the precision of a normal prior on weights, whatever the number of tokens. All
 experts are fitted at once by L-BFGS on columns that are scaled to about equal curvature. Penalties
-are tried from the strongest on, each from the last one's weights, until other documents are
-predicted worse; one without any weights is among them, so that inputs which tell nothing change
-nothing.
+are tried from the strongest on, each from the last one's weights, until other documents are no
+longer predicted better by more than a standard error over documents. No weights at all come first,
+so that inputs which tell nothing change nothing.
 
 Axes: T tokens, F inputs, E experts.
 """
@@ -27,16 +27,19 @@ NO_WEIGHTS = float("inf")
 CURVATURE = 0.15
 """p (1 - p) of a decision, about; only the speed of fitting depends on it."""
 MAX_STEPS = 30
+TRIAL_STEPS = 8
+"""A penalty that predicts other documents worse after so many steps is not followed further."""
 TOLERANCE = 3e-5
 """Change of the loss, in nats a token, at which a fit ends."""
 
 
 class Examples(NamedTuple):
-    """Inputs, what was chosen (T, E) as 0 and 1, and log odds that are known before (T, E)."""
+    """Inputs, what was chosen (0 and 1), log odds that are known before, and documents."""
 
     design: Design
     chosen_TE: Tensor
     offset_TE: Tensor
+    documents_T: np.ndarray
 
 
 class Probe(NamedTuple):
@@ -53,22 +56,25 @@ class Probe(NamedTuple):
 
 
 def fit_best(fit: Examples, choose: Examples, *, penalties: Sequence[float]) -> Probe:
-    """Return the probe with the lowest log loss on `choose`; `penalties` fall."""
-    best = _blank(fit)
-    lowest = _loss(best, choose)
-    start = best
+    """Return the probe that predicts `choose` best, as far as that is sure; `penalties` fall."""
+    best = start = _blank(fit)
+    loss_D = _losses(best, choose)
     for penalty in penalties:
-        start = fit_probe(fit, penalty, start)
-        loss = _loss(start, choose)
-        if loss < lowest:
-            best, lowest = start, loss
+        start = fit_probe(fit, penalty, start, max_steps=TRIAL_STEPS)
+        if _losses(start, choose).sum() < loss_D.sum():
+            start = fit_probe(fit, penalty, start)
         elif best.penalty != NO_WEIGHTS:
             break
+        saved_D = loss_D - _losses(start, choose)
+        if saved_D.sum() > saved_D.std(ddof=1) * saved_D.size**0.5:
+            best, loss_D = start, loss_D - saved_D
     return best
 
 
 @torch.no_grad()
-def fit_probe(fit: Examples, penalty: float, start: Probe | None = None) -> Probe:
+def fit_probe(
+    fit: Examples, penalty: float, start: Probe | None = None, *, max_steps: int = MAX_STEPS
+) -> Probe:
     """Return the probe of one penalty, fitted from the weights of `start` on."""
     n_tokens, scale_P1 = len(fit.chosen_TE), _scales(fit, penalty)
     begin_PE = torch.cat([*map(torch.atleast_2d, (start or _blank(fit))[:3])])
@@ -89,7 +95,7 @@ def fit_probe(fit: Examples, penalty: float, start: Probe | None = None) -> Prob
         value_E = (_totals(logits_TE, fit.chosen_TE) + penalty / 2 * size_E) / n_tokens
         return value_E, gradient_PE / scale_P1
 
-    found_PE = minimise(loss, begin_PE * scale_P1, max_steps=MAX_STEPS, tolerance=TOLERANCE)
+    found_PE = minimise(loss, begin_PE * scale_P1, max_steps=max_steps, tolerance=TOLERANCE)
     return probe(found_PE)
 
 
@@ -108,9 +114,12 @@ def _blank(fit: Examples) -> Probe:
     return Probe(zeros(fit.design.n_inputs, n_experts), zeros(n_experts), ones, NO_WEIGHTS)
 
 
-def _loss(probe: Probe, examples: Examples) -> float:
+def _losses(probe: Probe, examples: Examples) -> np.ndarray:
+    """Return the log loss of each document's decisions together, in nats (D,)."""
     logits_TE = probe.logits(examples.design, examples.offset_TE)
-    return float(_totals(logits_TE, examples.chosen_TE).mean()) / max(len(logits_TE), 1)
+    loss_T = (softplus(logits_TE) - examples.chosen_TE * logits_TE).sum(1)
+    _, place_T = np.unique(examples.documents_T, return_inverse=True)
+    return np.bincount(place_T, loss_T.cpu().numpy())
 
 
 def _totals(logits_TE: Tensor, chosen_TE: Tensor) -> Tensor:

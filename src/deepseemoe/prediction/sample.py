@@ -66,11 +66,12 @@ def draw(joined: Join, sources: Sequence[ShardSource], *, n_tokens: int, seed: i
 
     `sources` are the feature shards that were joined, in the same order.
     """
-    token_ids, before, doc_ids, places = [], [], [], []
+    token_ids, before, doc_ids, places, last = [], [], [], [], NO_TOKEN
     for source in sources:
         shard = source()
         ids = shard.token_ids.astype(np.int64)
-        previous = np.where(shard.positions == 0, NO_TOKEN, np.append(NO_TOKEN, ids[:-1]))
+        previous = np.where(shard.positions == 0, NO_TOKEN, np.append(last, ids[:-1]))
+        last = ids[-1]
         token_ids.append(ids[shard.is_valid])
         before.append(previous[shard.is_valid])
         doc_ids.append(shard.doc_ids[shard.is_valid])

@@ -119,7 +119,8 @@ class Router:
         for part, own in rows.items():
             design = inputs.design(own if read is None else read[part])
             tables = (self.chosen_TE[np.ix_(own, used)], offset_TE[np.ix_(own, used)])
-            examples[part] = Examples(design, *(as_tensor(t, self._device) for t in tables))
+            tensors = (as_tensor(table, self._device) for table in tables)
+            examples[part] = Examples(design, *tensors, self.sample.documents_T[own])
         probe = fit_best(examples[FIT], examples[CHOOSE], penalties=self._penalties)
         tested = examples[TEST]
         logits_TE[:, used] = probe.logits(tested.design, tested.offset_TE).cpu().numpy()

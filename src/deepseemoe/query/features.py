@@ -57,7 +57,7 @@ def _maps(run: Run, dictionary: str) -> list[tuple[str, str, str, str]]:
 
 
 def _has_writes(run: Run, dictionary: str) -> bool:
-    """Return whether a dictionary has a map of writes: transcoders have."""
+    """Return whether a dictionary has a map of writes; those of older runs may not."""
     return any(dictionary in source.added.values() for source in run.tables["writes"].sources)
 
 

@@ -5,6 +5,10 @@ CAPTIONS = {
     "expert more often than other tokens do, blue where less often, grey where it is not clear.",
     "map_concentration": "How concentrated routing is on a feature's tokens, against chance "
     "(dashed), and how many experts of a router a feature calls.",
+    "map_evidence": "How far regression, weights and ablation bear each other out, and how many "
+    "pairs reach which tier of evidence.",
+    "prediction": "How well routing is predicted from features, and from what is no dictionary: "
+    "the token, all coordinates, random features.",
     "expert_load": "How often each expert is chosen, over how often a uniform router would.",
     "domain_load": "How much more or less often an expert is chosen in a domain than overall; "
     "white where the interval covers no difference.",

@@ -13,11 +13,13 @@ from deepseemoe.report.coactivation import COACTIVATION_COLUMNS, draw_coactivati
 from deepseemoe.report.concentration import draw_concentration, read_concentrations
 from deepseemoe.report.density import draw_density, read_densities
 from deepseemoe.report.domains import DOMAIN_COLUMNS, draw_domains
+from deepseemoe.report.evidence import draw_evidence, read_evidence
 from deepseemoe.report.heatmap import draw_heat_map
 from deepseemoe.report.labels import draw_scores, read_scores
 from deepseemoe.report.load import LOAD_COLUMNS, draw_load
 from deepseemoe.report.maps import read_map
 from deepseemoe.report.names import Trained, figure_names
+from deepseemoe.report.prediction import draw_predictions, read_predictions
 from deepseemoe.report.reconstruction import draw_reconstruction, read_metrics
 from deepseemoe.report.style import save_figure
 from deepseemoe.report.tables import RunTables, Table
@@ -54,6 +56,8 @@ def _drawers(config: ReportConfig, tables: RunTables) -> Iterator[tuple[str, Cal
     for one in tables.trained:
         yield f"map_heatmap_{one.stem}", partial(_heat_map, tables, one, config.heatmap_features)
     yield "map_concentration", lambda: draw_concentration(read_concentrations(tables))
+    yield "map_evidence", lambda: draw_evidence(read_evidence(tables))
+    yield "prediction", lambda: draw_predictions(read_predictions(tables))
     yield "expert_load", _from(tables, "routing/load.parquet", LOAD_COLUMNS, draw_load)
     yield "domain_load", _from(tables, "routing/domains.parquet", DOMAIN_COLUMNS, draw_domains)
     yield (

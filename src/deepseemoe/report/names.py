@@ -46,6 +46,8 @@ def figure_groups(run: "RunConfig") -> tuple[FigureGroup, ...]:
     groups = [
         FigureGroup("map_heatmap", "Expert map", maps),
         _single("map_concentration", "Expert map"),
+        _single("map_evidence", "Expert map"),
+        _single("prediction", "Expert map"),
         _single("expert_load", "Routing"),
         _single("domain_load", "Routing"),
         _single("coactivation", "Routing"),

@@ -26,23 +26,20 @@ MAX_Q = 0.05
 class RunTables:
     """The tables of one run, in the places that docs/architecture.md gives them.
 
-    `root` is the folder of the run, `results/{run}`; `transcoders` are the dictionaries that have a
-    map of writes.
+    `root` is the folder of the run, `results/{run}`.
     """
 
     root: Path
     trained: tuple[Trained, ...]
-    transcoders: frozenset[str] = frozenset()
     imported: frozenset[str] = frozenset()
     """Dictionaries without a training table."""
 
     @classmethod
     def of(cls, root: Path | str, run: "RunConfig") -> "RunTables":
         """Return the tables of `run`, whose folder is `root`."""
-        transcoders = (n for n, entry in run.dictionaries.items() if entry.kind == "transcoder")
         imported = (name for name, entry in run.dictionaries.items() if entry.imported)
         every = trained_dictionaries(run)
-        return cls(Path(root), every, frozenset(transcoders), frozenset(imported))
+        return cls(Path(root), every, frozenset(imported))
 
     @property
     def dictionaries(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What experts write: the features of transcoders whose directions they go along."""
+"""What experts write: the features whose directions their outputs go along."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -35,9 +35,8 @@ def strongest_writes(
     """Return the features that each expert writes most surely, of all maps of writes in the run."""
     found: dict[ExpertId, list[tuple[FeatureKey, float, float, float]]] = {}
     for one in tables.trained:
-        if one.dictionary in tables.transcoders:
-            for expert, rows in _rows(tables, one, experts).items():
-                found.setdefault(expert, []).extend(rows)
+        for expert, rows in _rows(tables, one, experts).items():
+            found.setdefault(expert, []).extend(rows)
     best = {
         expert: sorted(rows, key=lambda row: -row[2])[:N_WRITES] for expert, rows in found.items()
     }

@@ -25,7 +25,8 @@ def count_pairs(
     joint_GEE = np.zeros((n_groups, n_experts, n_experts), np.int64)
     if group_T is None:
         group_T = np.zeros(len(first_TK), np.int32)
-    _add_pairs(_plain(first_TK), _plain(second_TK), _plain(group_T), joint_GEE)
+    ids = _below(n_experts, first_TK), _below(n_experts, second_TK)
+    _add_pairs(*ids, _below(n_groups, group_T, "groups"), joint_GEE)
     return joint_GEE
 
 
@@ -34,7 +35,8 @@ def count_triples(
 ) -> np.ndarray:
     """Return how many tokens choose a, then b, then c at three layers (E, E, E)."""
     joint_EEE = np.zeros((n_experts,) * 3, np.int64)
-    _add_triples(*map(_plain, (first_TK, second_TK, third_TK)), joint_EEE)
+    ids = (_below(n_experts, layer_TK) for layer_TK in (first_TK, second_TK, third_TK))
+    _add_triples(*ids, joint_EEE)
     return joint_EEE
 
 
@@ -51,12 +53,16 @@ def count_rows(
     counts_RE = np.zeros(shape, np.int64)
     if weight_T is None:
         weight_T = np.ones(len(row_T), np.int32)
-    _add_rows(_plain(row_T), _plain(ids_TK), _plain(weight_T), counts_RE)
+    rows_T = _below(shape[0], row_T, "rows", lowest=-1)
+    _add_rows(rows_T, _below(shape[1], ids_TK), np.ascontiguousarray(weight_T, np.int32), counts_RE)
     return counts_RE
 
 
-def _plain(values: np.ndarray) -> np.ndarray:
-    """Return values in the one type that is compiled for."""
+def _below(limit: int, values: np.ndarray, name: str = "experts", *, lowest: int = 0) -> np.ndarray:
+    """Return values in the one type that is compiled for; compiled loops check no bounds."""
+    low, high = (int(end) for end in (values.min(initial=0), values.max(initial=0)))
+    if low < lowest or high >= max(limit, 1):
+        raise ValueError(f"found {name} {low} to {high}, expected {lowest} to {limit - 1}")
     return np.ascontiguousarray(values, np.int32)
 
 

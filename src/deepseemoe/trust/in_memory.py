@@ -21,12 +21,15 @@ class HeldArray(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, and what is beside them."""
         return self.values.shape
 
     def whole(self) -> np.ndarray:
+        """Return all rows."""
         return self.values
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return some rows."""
         return self.values[rows]
 
 
@@ -41,15 +44,18 @@ class HeldStore:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the arrays."""
         return tuple(sorted(self._arrays))
 
     def __getitem__(self, name: str) -> HeldArray:
         return HeldArray(self._arrays[name])
 
     def text_order(self) -> np.ndarray:
+        """Return the row of each place in the text."""
         return np.argsort(self._rows)
 
     def valid_rows(self) -> np.ndarray:
+        """Return which rows are valid."""
         return self._arrays["is_valid"].astype(bool)
 
 
@@ -64,14 +70,17 @@ class HeldFeatures(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
+        """Rows."""
         return self.features_TF.shape[0]
 
     @property
     def d_dict(self) -> int:
+        """Features."""
         return self.features_TF.shape[1]
 
     @property
     def manifest(self) -> dict:
+        """What the shard was made of."""
         return {"model": "planted"}
 
     @property
@@ -80,6 +89,7 @@ class HeldFeatures(NamedTuple):
         return self.features_TF.nnz
 
     def matrix(self) -> sp.csr_array:
+        """Return activations (T, F)."""
         return self.features_TF
 
 

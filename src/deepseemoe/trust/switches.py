@@ -18,9 +18,12 @@ from scipy import stats
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig
+from deepseemoe.experts.counts import count_halves
 from deepseemoe.experts.discovery import SURE
 from deepseemoe.experts.documents import Documents, ShardSource
 from deepseemoe.experts.join import Join, Routing, join
+from deepseemoe.experts.statistics import clustered_log_odds
+from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.runtime.seeds import generator
 from deepseemoe.trust.null_rates import Rate, null_rates
 from deepseemoe.trust.reading import rows_of_join
@@ -80,7 +83,6 @@ def cut_layers(
     reads: Mapping[str, np.ndarray],
     all_layers: Sequence[int],
     draws: int,
-    seed: int,
 ) -> Iterator[tuple[int, Rate]]:
     """Yield how far weights agree with counts of another layer's routing, by draw.
 
@@ -89,8 +91,22 @@ def cut_layers(
     for draw in range(min(draws, len(all_layers) - 1)):
         place = {layer: all_layers.index(layer) for layer in source.layers}
         others = [all_layers[(place[n] + draw + 1) % len(all_layers)] for n in source.layers]
-        rows = rows_of_join(source.joined(others), config, source.layers, seed=seed)
-        yield draw, agreement(rows, reads)
+        yield draw, agreement(log_odds(source.joined(others), config, source.layers), reads)
+
+
+def log_odds(joined: Join, config: ExpertsConfig, layers: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return `lor` of all pairs of supported features: counts alone, with no permutations."""
+    features = supported_features(config, count_firings(joined.text))
+    sums = count_halves(joined, features).whole
+    lor_FX = clustered_log_odds(sums, config.confidence)[0]
+    feature, column = (grid.ravel() for grid in np.indices(lor_FX.shape))
+    n_experts = joined.routing.n_experts
+    return {
+        "layer": np.array(layers)[column // n_experts],
+        "expert": column % n_experts,
+        "feature": features[feature],
+        "lor": lor_FX.ravel(),
+    }
 
 
 def other_weights(

@@ -106,7 +106,8 @@ def _text(rng: np.random.Generator, n_documents: int) -> _Text:
     share_CV = zipf_V * rng.gamma(0.5, 2.0, (N_TOPICS, N_TYPES)) + 0.3 * zipf_V
     edges_CV = np.cumsum(share_CV / share_CV.sum(1, keepdims=True), axis=1)
     draws_T = rng.random(document_T.size)
-    token_T = np.array([np.searchsorted(edges_CV[c], u) for c, u in zip(topic_T, draws_T)])
+    drawn = zip(topic_T, draws_T, strict=True)
+    token_T = np.array([np.searchsorted(edges_CV[topic], draw) for topic, draw in drawn])
     token_T = np.minimum(token_T, N_TYPES - 1)
     start_T = np.maximum.accumulate(np.where(opens, np.arange(document_T.size), 0))
     back = rng.integers(1, 15, document_T.size)

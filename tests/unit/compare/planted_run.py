@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from routers import chosen, route, shares_by_group, text
+from compared_routers import chosen, route, shares_by_group, text
 
 from deepseemoe.labels.schemas import FEATURES
 from deepseemoe.routing.schemas import DOMAINS, LOAD, VOCABULARY

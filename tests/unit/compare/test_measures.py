@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from routers import chosen, route, shares_by_group, text
+from compared_routers import chosen, route, shares_by_group, text
 
 from deepseemoe.compare.measures import (
     ceiling,

@@ -60,9 +60,14 @@ def written(monkeypatch, path, model, text, *, n_shards=2, kind="transcoder", ba
     parts = cut(text, n_shards)
     decoder_FLD = torch.from_numpy(model.writes_FD).float()[:, None].repeat(1, 2, 1) * 3
     decoder_FLD[20:, 0] = 0  # the last features read layer 2
+    encoder_FLD = torch.from_numpy(model.writes_FD).float()[:, None].repeat(1, 2, 1)
+    encoder_FLD[20:, 0] = 0
+    encoder_FLD[:20, 1] = 0
 
     class Opens:
-        load = staticmethod(lambda _: PlantedDictionary(kind, Window(1, 2), decoder_FLD))
+        load = staticmethod(
+            lambda _: PlantedDictionary(kind, Window(1, 2), decoder_FLD, encoder_FLD)
+        )
         open = staticmethod(lambda place: features_of(model, parts[place]))
 
     monkeypatch.setattr(writes, "Dictionary", Opens)
@@ -78,7 +83,7 @@ def written(monkeypatch, path, model, text, *, n_shards=2, kind="transcoder", ba
         writes=path,
         seed=0,
     )
-    return {name: column.to_numpy() for name, column in zip(
+    return {name: column.to_numpy(zero_copy_only=False) for name, column in zip(
         read_table(path).schema.names, read_table(path).columns, strict=True)}  # fmt: skip
 
 
@@ -90,6 +95,8 @@ def table(model, text, tmp_path_factory):
 
 def test_the_map_finds_the_planted_writer(model, table):
     assert list(table) == [column.name for column in WRITES]
+    is_written = ~np.isnan(table["contrast"])
+    table = {name: values[is_written] for name, values in table.items()}
     is_writer = model.writer_F[table["feature"]] == table["expert"]
     assert is_writer.sum() > 25
     assert (table["contrast_lo"][is_writer] > 0).mean() > 0.9
@@ -103,7 +110,8 @@ def test_the_map_finds_the_planted_writer(model, table):
 
 
 def test_features_write_from_the_layer_they_read(table):
-    assert table["feature"][table["layer"] == 1].max() < 20
+    is_written = ~np.isnan(table["contrast"])
+    assert table["feature"][is_written & (table["layer"] == 1)].max() < 20
     assert table["feature"][table["layer"] == 2].max() >= 20
 
 
@@ -114,7 +122,7 @@ def test_means_equal_projections_made_token_by_token(model, text, table):
         model.hidden_states(TokenBatch.from_arrays(text.token_ids_SN, text.positions_SN))
     x, ids, weights = acts.values()
     outputs = model.expert_outputs(1, x, ids, weights).double().numpy()
-    for row in np.flatnonzero(table["layer"] == 1)[::9]:
+    for row in np.flatnonzero((table["layer"] == 1) & ~np.isnan(table["contrast"]))[::9]:
         feature, expert = table["feature"][row], table["expert"][row]
         is_chosen = (ids.numpy() == expert) & shard.is_valid[:, None]
         projection = outputs @ model.writes_FD[feature]
@@ -152,6 +160,7 @@ def contributions(rng, *, n_documents=30, n_features=5, n_experts=4, width=8):
 def test_the_interval_is_that_of_influences_summed_over_documents():
     rng = np.random.default_rng(0)
     document_T, active, outputs_TKD, experts_TK, directions = contributions(rng)
+    changes_TFK = rng.normal(size=(document_T.size, 5, 2)) + rng.normal(size=(30, 1, 1))[document_T]
     sums = LayerContributions(torch.from_numpy(directions).float(), 4)
     for part in np.array_split(np.arange(document_T.size), 7):
         sums.add(
@@ -159,6 +168,7 @@ def test_the_interval_is_that_of_influences_summed_over_documents():
             sp.csr_array(active[part].astype(float)),
             torch.from_numpy(outputs_TKD[part]).float(),
             experts_TK[part],
+            changes_TFK[part][active[part]],
         )
     found = contrast(sums.finish(), 0.95)
     for feature in range(5):
@@ -175,6 +185,12 @@ def test_the_interval_is_that_of_influences_summed_over_documents():
             assert half / error == pytest.approx(stats.t.ppf(0.975, clusters - 1), rel=1e-4)
             middle = (found.high + found.low)[feature, expert] / 2
             assert middle == pytest.approx(p[on].mean() - p[off].mean(), abs=1e-5)
+            lost_T = np.where(experts_TK == expert, changes_TFK[:, feature], 0).sum(1)
+            assert found.change[feature, expert] == pytest.approx(lost_T[on].mean())
+            u_D = np.bincount(document_T, on * (lost_T - lost_T[on].mean()) / on.sum())
+            error = np.sqrt((u_D**2).sum() * clusters / (clusters - 1))
+            half = (found.change_high - found.change_low)[feature, expert] / 2
+            assert half / error == pytest.approx(stats.t.ppf(0.975, clusters - 1), rel=1e-4)
 
 
 def test_a_null_contrast_is_covered():
@@ -193,9 +209,27 @@ def test_a_null_contrast_is_covered():
     assert 0.025 < np.mean(misses) < 0.08
 
 
-def test_a_crosscoder_is_refused(monkeypatch, tmp_path, model, text):
-    with pytest.raises(ValueError, match="transcoders, not of a crosscoder"):
-        written(monkeypatch, tmp_path / "w.parquet", model, text, kind="crosscoder")
+def test_a_feature_that_reads_the_next_layer_is_brought_by_its_planted_writer(model, table):
+    """Features 20 and on read at layer 2 what their writers write at layer 1."""
+    is_read = table["n_causal"] > 0
+    assert (table["layer"][is_read] == 1).all()
+    assert table["feature"][is_read].min() == 20
+    is_writer = is_read & (model.writer_F[table["feature"]] == table["expert"])
+    assert is_writer.any()
+    assert (table["expert_causal_lo"][is_writer] > 0).all()
+    others = table["expert_causal"][is_read & ~is_writer]
+    assert table["expert_causal"][is_writer].min() > others.max()
+    assert table["expert_causal"][is_writer].mean() > 3 * np.abs(others).mean()
+
+
+def test_every_missing_number_has_a_reason(table):
+    floats = [values for values in table.values() if values.dtype.kind == "f"]
+    is_missing = np.isnan(floats).any(0)
+    assert not np.isinf(floats).any()
+    np.testing.assert_array_equal(is_missing, table["reason"] != "")
+    reads, writes = table["n_causal"] > 0, ~np.isnan(table["contrast"])
+    assert (reads | writes).all()
+    np.testing.assert_array_equal(reads, ~np.isnan(table["expert_causal"]))
 
 
 def test_tokens_of_another_text_are_refused(model, text):

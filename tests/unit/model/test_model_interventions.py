@@ -1,7 +1,9 @@
 """Interventions are held against models that were really changed, and against slow loops."""
 
+from collections import Counter
 from contextlib import ExitStack
-from itertools import permutations
+from itertools import combinations, permutations
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from moe_claims import (
 from tiny_moe import FAMILIES, packed_batch, tiny_batch, tiny_network
 
 from deepseemoe.model.adapter import MoeModel
+from deepseemoe.model.ban import _n_left
 
 GROUPED = ("deepseek_v2", "deepseek_v3")  # four groups, of which a token may use two
 SHARED = tuple(family for family in FAMILIES if MoeModel(tiny_network(family)).n_shared_experts)
@@ -187,6 +190,8 @@ def test_the_order_in_which_interventions_begin_does_not_matter(family):
             found.append(everywhere(model, TOKENS))
     for other in found[1:]:
         same_to_the_bit(other, found[0])
+    if family in SHARED:  # taken out before the edit, which adds 1
+        assert (at(found[0], layers[0], "shared_out")[0] == 1).all()
     assert not torch.isin(found[0][f"expert_ids/L{layers[0]:02d}"], torch.tensor([0])).any()
     same_to_the_bit(everywhere(model, TOKENS), plain)
 
@@ -310,6 +315,22 @@ def test_interventions_that_leave_too_few_experts_only_together_are_refused(mode
         pytest.fail("it began")
     with getattr(model, inner[0])(inner[1]):
         recorded(model)
+
+
+@pytest.mark.parametrize(("n_groups", "size", "n_kept"), [(1, 5, 1), (2, 3, 1), (3, 2, 2)])
+def test_the_fewest_experts_that_a_token_may_have_left_is_the_worst_case(n_groups, size, n_kept):
+    """Hold the bound against all ways to mask: whichever groups of those left are the best."""
+    experts = set(range(n_groups * size))
+    router = SimpleNamespace(weight=torch.zeros(len(experts), 1), topk_group=n_kept)
+    router.num_group = n_groups
+    for banned in ({0}, {0, 1}, {1, 2, 4}, set()):
+        for n_masked in range(len(experts - banned)):
+            worst = len(experts)
+            for masked in combinations(experts - banned, n_masked):
+                left = Counter(expert // size for expert in experts - banned - set(masked))
+                n_some = min(n_kept, len(left))
+                worst = min(worst, sum(sorted(left.values())[:n_some]))
+            assert _n_left(router, banned, n_masked) == worst
 
 
 @pytest.mark.parametrize("family", GROUPED)

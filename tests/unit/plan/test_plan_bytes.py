@@ -92,7 +92,8 @@ def test_a_token_of_gpt_oss_counts_as_by_hand(published):
     run = load_run({"model": model, "windows": ["L10-L12"], "dictionaries": {"crosscoder": {}}})
     arrays = arrays_of(run, published("gpt-oss-20b"))
     sites, routing, token = 3 * 2880 * 2, 14 * 4 * (1 + 2), 4 * 4 + 1
-    assert row_bytes(arrays) == sites + routing + token == 17_465
+    logits = 14 * 32 * 4
+    assert row_bytes(arrays) == sites + routing + logits + token == 19_257
 
 
 def test_live_training_keeps_no_store_of_the_train_split(network):

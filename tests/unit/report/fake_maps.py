@@ -10,8 +10,8 @@ TOKENS_LIKE_ONE = 6
 """Tokens of a document agree; this many count as one observation."""
 
 
-def write_maps(folder, rng, save, n_active_F, shares, *, kind) -> None:
-    """Write `reads.parquet` and `summary.json`, and `writes.parquet` of a transcoder.
+def write_maps(folder, rng, save, n_active_F, shares) -> None:
+    """Write `reads.parquet` and `summary.json`, and `writes.parquet`.
 
     `shares` has the share of tokens of each expert, by layer.
     """
@@ -25,9 +25,27 @@ def write_maps(folder, rng, save, n_active_F, shares, *, kind) -> None:
         tables.append(pairs(rng, layer, n_active_F, share_E, lor_FE))
     reads = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     save(folder / "reads.parquet", reads)
-    write_json(folder / "summary.json", {"null": {"share_p_below_.05": 0.048}})
-    if kind == "transcoder":
-        _write_writes(folder / "writes.parquet", rng, save, reads)
+    write_evidence(folder, rng, save, shares, n_tested=len(reads["feature"]))
+    _write_writes(folder / "writes.parquet", rng, save, reads)
+
+
+def write_evidence(folder, rng, save, shares, *, n_tested):
+    """Write `summary.json`, and `agreement.parquet` with an expert that has no correlation."""
+    curve = [{"n_pairs": 9, "share_causal": b / 20, "mean_causal_dp": 0.01} for b in range(10)]
+    summary = {
+        "null": {"share_p_below_.05": 0.048},
+        "n_tested": n_tested,
+        **{f"n_tier_{tier}": n_tested // 5 for tier in "ABC"},
+        "by_layer": [{"layer": layer, "calibration": curve} for layer in shares],
+    }
+    write_json(folder / "summary.json", summary)
+    kinds = [("regression", "weights"), ("regression", "causal"), ("weights", "causal")]
+    rows = [(layer, expert, *two) for layer in shares for expert in range(2) for two in kinds]
+    spearman = rng.uniform(0, 0.8, len(rows))
+    spearman[-1] = np.nan
+    names = ("layer", "expert", "one", "other")
+    columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
+    save(folder / "agreement.parquet", columns | {"spearman": spearman})
 
 
 def no_pairs():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from fake_maps import write_maps
+from fake_predictions import write_predictions
 
 from deepseemoe.config import RunConfig
 from deepseemoe.report.names import Trained, trained_dictionaries
@@ -79,8 +80,10 @@ def write_run(
         layers = [n + shift for n in one.window.layers if n + shift < n_layers]
         shares = {layer: share_LE[layer] for layer in layers}
         folder = root / "experts" / one.dictionary / str(one.window)
-        write_maps(folder, rng, save, n_active_F, shares, kind=config.kind)
+        write_maps(folder, rng, save, n_active_F, shares)
         _write_labels(root, rng, one, n_active_F, layers, n_experts, text)
+        folder = root / "prediction" / one.dictionary / str(one.window)
+        write_predictions(folder, generator(run.seed, "fake predictions"), layers)
     return root
 
 

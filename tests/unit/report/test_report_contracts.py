@@ -8,6 +8,7 @@ from deepseemoe.experts.schemas import READS, WRITES
 from deepseemoe.features.schemas import DENSITY, EXAMPLES
 from deepseemoe.labels.schemas import EXPERTS, FEATURES, SCORES
 from deepseemoe.model.training import COLUMNS as MODEL_TRAINING
+from deepseemoe.prediction.schemas import SCORES as PREDICTION
 from deepseemoe.report import (
     coactivation,
     concentration,
@@ -17,6 +18,7 @@ from deepseemoe.report import (
     labels,
     load,
     maps,
+    prediction,
     training,
     views,
     writes,
@@ -39,6 +41,7 @@ from deepseemoe.routing.schemas import COACTIVATION, DOMAINS, LOAD, VOCABULARY
         (maps.KEPT_COLUMNS, READS),
         (concentration.PAIR_COLUMNS, READS),
         (writes.COLUMNS, WRITES),
+        (prediction.SCORE_COLUMNS, PREDICTION),
         (("feature", "label"), FEATURES),
         (labels.SCORE_COLUMNS, SCORES),
         (("layer", "expert", "label"), EXPERTS),

@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from fake_maps import no_pairs
+from fake_predictions import no_scores
 from matplotlib.figure import Figure
 
 from deepseemoe.names import Window
@@ -16,6 +17,7 @@ from deepseemoe.report.labels import Scores, draw_scores
 from deepseemoe.report.load import LOAD_COLUMNS, draw_load
 from deepseemoe.report.maps import KEPT_COLUMNS, Map, read_map
 from deepseemoe.report.names import Trained, figure_names
+from deepseemoe.report.prediction import draw_predictions, read_predictions
 from deepseemoe.report.reconstruction import draw_reconstruction, read_metrics
 from deepseemoe.report.style import save_figure
 
@@ -122,3 +124,24 @@ def test_what_was_not_measured_is_said(tables):
 def test_labels_that_nobody_scored_are_said():
     empty = {"scorer": np.array(["execution"]), "balanced_accuracy": np.array([np.nan])}
     assert "No label was scored" in texts(draw_scores({ONE: Scores(empty, None)}))
+
+
+def test_the_best_predicted_router_is_in_the_title(tables):
+    scores = read_predictions(tables)
+    best = max(float(t["f1"][t["predictor"] == "features"].max()) for t in scores.values())
+    shown = texts(draw_predictions(scores))
+    assert f"a macro-F1 of {best:.2f} against" in shown
+    assert "from all coordinates" in shown
+
+
+def test_routers_that_are_told_of_decided_after_their_inputs(tables):
+    one, table = next(iter(read_predictions(tables).items()))
+    late = {**table, "layer": table["layer"] + 50, "sees_later": table["sees_later"] | True}
+    late["f1"] = late["f1"] + 0.01
+    other = Trained("other", one.window)
+    shown = texts(draw_predictions({one: table, other: late}))
+    assert f"Features of {one} predict" in shown
+
+
+def test_routing_that_was_not_predicted_is_said():
+    assert "Routing was not predicted" in texts(draw_predictions({ONE: no_scores([1, 2])}))

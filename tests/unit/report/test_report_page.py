@@ -122,7 +122,7 @@ def test_planted_experts_are_found(run, tables):
         assert all(link.lor_lo > 0 and link.p_e_given_f > link.p_e for link in expert.links)
 
 
-def test_only_transcoders_say_what_experts_write(run, tables):
+def test_experts_say_which_features_they_write(run, tables):
     content = gather(run.report, run=run, tables=tables)
     ids = {written.id for expert in content.experts for written in expert.writes}
     assert all(written.lo > 0 for expert in content.experts for written in expert.writes)

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from routers import choose, documents, moody
+from random_routers import choose, documents, moody
 
 from deepseemoe.routing import legacy
 from deepseemoe.routing.chance import chance_pairs

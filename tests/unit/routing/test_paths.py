@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from routers import choose, documents, moody
+from random_routers import choose, documents, moody
 from scipy.signal import lfilter
 
+from deepseemoe.routing.counts import count_pairs, count_rows, count_triples
 from deepseemoe.routing.paths import cross_layer, top_paths
 from deepseemoe.routing.saturation import overlap, saturation
 
@@ -80,6 +81,18 @@ def test_routers_of_unequal_text_are_refused():
         cross_layer(ids, ids[1:], 4)
     with pytest.raises(ValueError, match="expected .* of the same tokens"):
         saturation(ids, ids[1:], 4)
+
+
+def test_compiled_counts_refuse_what_lies_outside_their_tables():
+    ids = np.array([[0, 3], [1, 2]])
+    with pytest.raises(ValueError, match="found experts 0 to 3, expected 0 to 2"):
+        count_pairs(ids, ids, 3)
+    with pytest.raises(ValueError, match="found experts -3 to 0"):
+        count_triples(ids, -ids, ids, 4)
+    with pytest.raises(ValueError, match="found rows 0 to 2, expected -1 to 1"):
+        count_rows(np.array([0, 2]), ids, (2, 4))
+    assert count_rows(np.array([-1, 1]), ids, (2, 4)).tolist() == [[0] * 4, [0, 1, 1, 0]]
+    assert count_rows(np.array([0, 0]), ids, (1, 4), np.array([3, 0])).tolist() == [[3, 0, 0, 3]]
 
 
 @pytest.mark.parametrize(("n_experts", "top_k"), [(64, 8), (64, 1), (16, 4)])

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from routers import choose, documents, moody
+from random_routers import choose, documents, moody
 
 from deepseemoe.routing.divergence import domain_divergences
 from deepseemoe.routing.information import mutual_information
@@ -45,6 +45,25 @@ def test_a_planted_domain_is_found_with_its_bits():
     assert found.information.p == pytest.approx(1 / 201)
     assert found.information.low < found.information.value < found.information.high
     assert found.share == pytest.approx(found.information.value, rel=0.02)  # H(domain) is 1 bit
+
+
+def test_intervals_hold_the_bits_of_many_more_documents():
+    """40 worlds of 80 documents against one of 4,000, with moods and planted domains."""
+
+    def world(seed, n_documents):
+        rng = np.random.default_rng(seed)
+        document = documents(rng, n_documents, 40)
+        domain = domains_of(rng, document)
+        mood = 0.7 * rng.normal(size=(n_documents, 8))[document]
+        liking = 0.5 * np.random.default_rng(99).normal(size=(3, 8))[domain]
+        return choose(rng, document.size, 8, 2, mood + liking), domain, document
+
+    few = {"n_permutations": 40, "n_draws": 80}
+    truth = specialisation(*world(1000, 4000), 8, n_permutations=20, n_draws=2).information.value
+    found = [specialisation(*world(seed, 80), 8, **few).information for seed in range(40)]
+    assert np.mean([one.low <= truth <= one.high for one in found]) > 0.8
+    assert np.mean([one.value for one in found]) == pytest.approx(truth, rel=0.15)
+    assert np.mean([one.raw for one in found]) > 1.08 * truth  # uncorrected bits are too many
 
 
 def test_information_is_that_of_the_plain_formula():

@@ -12,9 +12,9 @@ TABLES = tabulate.TABLES
 LAYERS = (1, 2)
 
 
-def tabulated(monkeypatch, folder, world, files, *, n_shards=3, config=CONFIG):
+def tabulated(monkeypatch, folder, world, files, *, n_shards=3, config=CONFIG, stores=None):
     """Call tabulate_routing with doubles behind its paths; return the columns of each table."""
-    stores = shards(world, n_shards, layers=LAYERS).stores
+    stores = stores or shards(world, n_shards, layers=LAYERS).stores
     monkeypatch.setattr(tabulate, "ActivationStore", stores.__getitem__)
     paths = {name: folder / f"{name}.parquet" for name in TABLES}
     tabulate.tabulate_routing(config, stores=range(n_shards), **files, tables=paths, seed=0)
@@ -197,3 +197,19 @@ def test_files_of_another_run_are_refused(monkeypatch, tmp_path, world, files):
     strange = world._replace(document_T=world.document_T + 500)
     with pytest.raises(ValueError, match="knows doc_id 0 to 159, but the activation stores have"):
         tabulated(monkeypatch, tmp_path, strange, files)
+
+
+def test_router_entropy_is_that_of_stored_logits(monkeypatch, tmp_path, world, files):
+    stores, rng, bits = shards(world, 2, layers=LAYERS).stores, np.random.default_rng(0), []
+    for store in stores:
+        for layer in LAYERS:
+            logits = rng.normal(size=(store.n_tokens, 8)).astype(np.float32)
+            store._arrays[f"router_logits/L{layer:02d}"] = logits
+        share = np.exp(logits[store.valid_rows()].astype(float))
+        share /= share.sum(1, keepdims=True)
+        bits.append(-(share * np.log2(share)).sum(1))
+    found = tabulated(monkeypatch, tmp_path, world, files, n_shards=2, stores=stores)
+    rows = found["load_layers"]
+    assert rows["router_bits"][-1] == pytest.approx(np.concatenate(bits).mean())
+    assert rows["router_bits_lo"][-1] < rows["router_bits"][-1] < rows["router_bits_hi"][-1]
+    assert set(rows["reason"]) == {""}
