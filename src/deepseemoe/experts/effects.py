@@ -23,6 +23,7 @@ from torch import Tensor
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.corpus.shards import read_shard
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.experts.belonging import check_features
 from deepseemoe.experts.documents import DocumentStream, ShardSource
 from deepseemoe.experts.effect_rows import effect_rows
 from deepseemoe.experts.effect_sums import Effects, EffectSums
@@ -76,6 +77,7 @@ def measure_effects(
     learned = Dictionary.load(dictionary)
     layers = router_layers(learned.kind, learned.window, model.moe_layers)
     sources = [partial(FeatureShard.open, path) for path in feature_shards]
+    check_features(dictionary, learned, [source() for source in sources])
     corpus = [partial(read_shard, path) for path in tokens]
     stream = DocumentStream(sources)
     firings = count_firings(stream)

@@ -12,6 +12,7 @@ from deepseemoe.activations.store import ActivationStore
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.experts.agreement import agreement_rows, calibration
+from deepseemoe.experts.belonging import check_effects, check_features, check_stores
 from deepseemoe.experts.discovery import SURE, layer_factors
 from deepseemoe.experts.effects_file import EffectsFile
 from deepseemoe.experts.evidence import weigh
@@ -49,18 +50,17 @@ def map_reads(
     learned, measured = Dictionary.load(dictionary), EffectsFile(effects)
     opened = [ActivationStore(path) for path in stores]
     sources = [partial(FeatureShard.open, path) for path in feature_shards]
+    shards = [source() for source in sources]
+    check_features(dictionary, learned, shards)
+    check_effects(effects, measured.manifest, shards)
     joined = join(sources, opened, layers=measured.layers, n_experts=measured.n_experts)
-    if joined.text.d_dict != learned.d_dict:
-        raise ValueError(
-            f"{feature_shards[0]}: {joined.text.d_dict} features, but {dictionary} has "
-            f"{learned.d_dict}; encode the features with this dictionary (encode_features)"
-        )
+    check_stores(shards, opened)
     manifest = {
         "rule": "map_reads",
         "config": digest(config.model_dump(mode="json")),
         "seed": seed,
         "dictionary": {"kind": learned.kind, "window": str(learned.window)},
-        "features": sources[0]().manifest,
+        "features": shards[0].manifest,
     }
     told, agreed = write_reads(config, joined, measured, reads, manifest, seed=seed)
     write_table(agreement, AGREEMENT, agreed, manifest)

@@ -28,6 +28,7 @@ from deepseemoe.experts.activation_changes import (
     reads_downstream,
     written_by_experts,
 )
+from deepseemoe.experts.belonging import check_features
 from deepseemoe.experts.contributions import LayerContributions, contrast
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.schemas import WRITES
@@ -65,6 +66,7 @@ def map_writes(
     learned = Dictionary.load(dictionary)
     layers = writing_layers(learned, model.moe_layers)
     sources = [partial(FeatureShard.open, path) for path in feature_shards]
+    check_features(dictionary, learned, [source() for source in sources])
     corpus = [partial(read_shard, path) for path in tokens]
     text = DocumentStream(sources)
     firings = count_firings(text)

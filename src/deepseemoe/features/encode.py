@@ -17,9 +17,11 @@ from scipy import sparse
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.folder import WEIGHTS
 from deepseemoe.features.store import TOKEN_ARRAYS, FeatureWriter
 from deepseemoe.names import Site
 from deepseemoe.runtime.files import growing
+from deepseemoe.runtime.fingerprint import sampled_digest
 from deepseemoe.runtime.progress import Progress
 
 SPAN = 1 << 15
@@ -39,7 +41,9 @@ def encode_features(
     """
     model, source = Dictionary.load(dictionary).to(device), ActivationStore(store)
     sites = _sites(model, source)
-    manifest = {**manifest, "window": str(model.window), "store": source.manifest}
+    weights = sampled_digest(dictionary / WEIGHTS)
+    own = {"window": str(model.window), "weights": weights, "store": source.manifest}
+    manifest = {**manifest, **own}
     order, progress = source.text_order(), Progress("encode_features", source.n_tokens)
     with growing(output) as partial:
         writer = FeatureWriter(partial, d_dict=model.d_dict, manifest=manifest)

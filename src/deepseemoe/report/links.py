@@ -1,7 +1,7 @@
 """What the page tells of the maps: the most selective experts, and the clearest features.
 
 A link is a kept pair whose log odds ratio is above 0: the feature calls the expert. The links of an
-expert come in the order of the map's own `rank`, which weighs association and weights; of equals
+expert come in the order of the map's own `rank`, by regression and causal effect; of equals
 from several maps the one with the higher lower end of its interval comes first, so that rare
 features do not win by luck. A label is shown once for an expert, since neighbouring windows find
 the same feature again.
@@ -38,6 +38,11 @@ class Link(NamedTuple):
     lor_hi: float
     q: float
     w_map: float
+    causal_dp: float
+    causal_dp_lo: float
+    causal_dp_hi: float
+    is_token: bool
+    tier: str
     rank: float
 
 
@@ -131,5 +136,7 @@ def _link(one: Trained, found: Map, row: int) -> Link:
         ExpertId(int(kept["layer"][row]), int(kept["expert"][row])),
         (one, feature),
         found.labels.get(feature, "not labelled"),
-        *(float(kept[name][row]) for name in Link._fields[3:]),
+        *(kept[name][row].item() for name in Link._fields[3:-2]),
+        str(kept["tier"][row]),
+        float(kept["rank"][row]),
     )

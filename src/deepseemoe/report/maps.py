@@ -10,7 +10,7 @@ from deepseemoe.report.tables import RunTables, Table, count_rows, read_columns,
 
 KEPT_COLUMNS = (
     "layer", "expert", "feature", "p_e_given_f", "p_e", "lift", "lor", "lor_lo", "lor_hi", "q",
-    "w_map", "rank",
+    "w_map", "causal_dp", "causal_dp_lo", "causal_dp_hi", "is_token", "tier", "rank",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from planted_shards import shards
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import reads
+from deepseemoe.experts.discovery import layer_factors, q_by_expert
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.evidence import weigh
 from deepseemoe.experts.join import join
@@ -232,6 +233,30 @@ def test_the_files_hold_every_layer_and_say_what_was_tested(monkeypatch, tmp_pat
     assert summary["n_pairs"] == 60 * 32 == len(table) + sum(summary["not_tested"].values())
     assert 0 < summary["null"]["share_p_below_.05"] < 0.12
     assert not np.isnan(table["w_map"].to_numpy()).any()
+
+
+def test_q_all_goes_down_the_tree_of_all_layers(monkeypatch, tmp_path, two_layers):
+    table, summary = written(monkeypatch, tmp_path, two_layers)
+    layer, expert, p = (table[name].to_numpy() for name in ("layer", "expert", "p_perm"))
+    trees = [q_by_expert(expert[layer == one], p[layer == one], 0.05) for one in (1, 2)]
+    q_L, factor_L = layer_factors(np.array([of_layer for _, of_layer in trees]), 0.05)
+    for one, (q, of_layer), q_layer, factor in zip((1, 2), trees, q_L, factor_L, strict=True):
+        expected = np.minimum(np.maximum(q * factor, q_layer), 1)
+        np.testing.assert_allclose(table["q_all"].to_numpy()[layer == one], expected)
+        assert summary["by_layer"][one - 1]["p"] == pytest.approx(of_layer)
+
+
+def test_agreement_has_every_expert_and_pair_of_kinds(monkeypatch, tmp_path, two_layers):
+    written(monkeypatch, tmp_path, two_layers)
+    table = read_table(tmp_path / "agreement.parquet")
+    assert len(table) == 2 * 16 * 3
+    beside = [str(reason) for reason in table["reason"].to_pylist()]
+    for value, reason in zip(table["spearman"].to_pylist(), beside, strict=True):
+        assert (value is None) == bool(reason)
+    both = np.array([v for v, one, other in zip(table["spearman"].to_pylist(),
+                     table["one"].to_pylist(), table["other"].to_pylist(), strict=True)
+                     if (one, other) == ("regression", "causal")])  # fmt: skip
+    assert np.mean(both) > 0.4
 
 
 def test_the_same_files_come_out_again_however_shards_are_cut(monkeypatch, tmp_path, two_layers):

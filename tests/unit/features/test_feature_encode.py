@@ -17,6 +17,7 @@ from deepseemoe.dictionary.weights import Weights
 from deepseemoe.features.encode import encode_features, spans
 from deepseemoe.features.store import FeatureShard
 from deepseemoe.names import Window
+from deepseemoe.runtime.fingerprint import sampled_digest
 
 D, F, T = 6, 9, 200
 WINDOW_TOKENS = 64
@@ -90,7 +91,9 @@ def test_features_stand_in_text_order_and_match_the_plain_formula(tmp_path, monk
     wanted = expected(dictionary, x_TLD, shard.is_valid)
     assert 0 < (wanted > 0).mean() < 0.5
     np.testing.assert_allclose(shard.matrix().toarray(), wanted, rtol=1e-4)
-    assert shard.manifest == {"run": "r", "window": "L01-L02", "store": shard.manifest["store"]}
+    weights = sampled_digest(tmp_path / "dictionary" / "weights.safetensors")
+    told = {"run": "r", "window": "L01-L02", "weights": weights}
+    assert shard.manifest == told | {"store": shard.manifest["store"]}
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path):

@@ -80,6 +80,11 @@ def pairs(rng, layer, n_active_F, share_E, lor_FE):
         "lor_hi": measured + 1.96 * error,
         "q": false_discovery_control(p_perm) if len(p_perm) else p_perm,
         "w_map": np.where(lor > 0, lor + rng.normal(0, 0.5, len(lor)), np.nan),
+        "causal_dp": np.where(lor > 0, 0.05 * lor, np.nan),
+        "causal_dp_lo": np.where(lor > 0, 0.03 * lor, np.nan),
+        "causal_dp_hi": np.where(lor > 0, 0.07 * lor, np.nan),
+        "is_token": rng.random(len(lor)) < 0.2,
+        "tier": rng.choice(["A", "B", "C"], len(lor)),
         "rank": _rank_by_group(expert, -low),
     }
 
