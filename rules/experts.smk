@@ -54,7 +54,7 @@ rule map_reads:
         "<benchmarks>/{run}/map_reads/{dictionary}-{window}.tsv"
     conda:
         "../envs/deepseemoe.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=8000,
     params:

@@ -19,9 +19,12 @@ def combined(beta_sel_R: np.ndarray, beta_logit_R: np.ndarray, causal_R: np.ndar
     return choices + logits + np.where(np.isnan(causal), (choices + logits) / 2, causal)
 
 
-def rank_within(group_R: np.ndarray, score_R: np.ndarray) -> np.ndarray:
-    """Return the place (R,), from 1, of each pair among those of its group, highest score first."""
-    order = np.lexsort((-score_R, group_R))
+def rank_within(group_R: np.ndarray, is_first_R: np.ndarray, score_R: np.ndarray) -> np.ndarray:
+    """Return the place (R,), from 1, of each pair among those of its group.
+
+    Those that are first come first, and of them and of the others the highest score.
+    """
+    order = np.lexsort((-score_R, ~is_first_R, group_R))
     group = group_R[order]
     place = np.empty(order.size, np.int64)
     place[order] = np.arange(order.size) - np.searchsorted(group, group)

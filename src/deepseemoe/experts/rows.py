@@ -55,6 +55,6 @@ def layer_rows(
     rows["is_token"], rows["tier"] = is_token(rows), tiers(rows)
     rows["reason"] = reasons(rows, of_pairs(effects["reason"]))
     score = combined(rows["beta_sel"], rows["beta_logit"], rows["causal_dp"])
-    rows["rank"] = rank_within(expert, score)
+    rows["rank"] = rank_within(expert, rows["lor"] > 0, score)
     order = np.lexsort((rows["rank"], expert))
     return {name: values[order] for name, values in rows.items()}, p

@@ -74,8 +74,8 @@ READS: Columns = (
     Column("rep_sign", pa.bool_(), "", "whether it has the sign that the first half shows"),
     Column("tier", pa.string(), "", "A: q < .05, replicated, regression "
            "and effect agree; B: replicated, and regression or weights; C: q < .05; else empty"),
-    Column("rank", pa.uint32(), "", "place among the expert's pairs, from 1, by regression and "
-           "causal effect together"),
+    Column("rank", pa.uint32(), "", "place among the expert's pairs, from 1: those with "
+           "lor > 0 first, then by regression and causal effect together"),
     Column("reason", pa.string(), "", "which columns have no number and "
            "why; empty where none is missing"),
 )  # fmt: skip
