@@ -206,11 +206,7 @@ def justified_dictionaries(wildcards):
     return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
 
 
-<<<<<<< HEAD
-def stores_with_random_weights():
-=======
 def stores_of_random_weights():
->>>>>>> main
     """Return the test stores of the model with random weights, where `trust` asks for them."""
     if "weights" not in RUN.trust.switches:
         return []

@@ -47,11 +47,7 @@ rule cut_ties:
     input:
         features=feature_shards(),
         stores=stores("test"),
-<<<<<<< HEAD
-        random=stores_with_random_weights(),
-=======
         random=stores_of_random_weights(),
->>>>>>> main
         reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
         summary="<results>/{run}/experts/{dictionary}/{window}/summary.json",
     output:
