@@ -65,6 +65,8 @@ def map_reads(
     told, agreed = write_reads(config, joined, measured, reads, manifest, seed=seed)
     write_table(agreement, AGREEMENT, agreed, manifest)
     write_json(summary, told)
+    if told["problem"]:
+        logger.warning("%s: nothing was tested: %s", reads, told["problem"])
     logger.info("%s: %d of %d tested pairs kept", reads, told["n_kept"], told["n_tested"])
 
 

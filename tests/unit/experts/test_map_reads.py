@@ -272,7 +272,27 @@ def test_a_run_too_small_to_test_anything_gives_an_empty_table(monkeypatch, tmp_
     table, summary = written(monkeypatch, tmp_path, two_layers, strict)
     assert len(table) == 0
     assert summary["n_tested"] == 0
+    assert "no feature fires on 1000000 tokens in 20 documents" in summary["problem"]
     assert summary["null"]["share_p_below_.05"] is None
+
+
+def test_too_few_documents_are_told_with_what_to_do(monkeypatch, tmp_path):
+    world = planted.world(0, n_documents=12, n_features=20, n_layers=2)
+    table, summary = written(monkeypatch, tmp_path, world)
+    assert len(table) == 0
+    assert summary["problem"].startswith("12 documents in the test split, but a feature must fire")
+    assert "give the test split more text" in summary["problem"]
+
+
+def test_an_expert_that_is_never_chosen_is_not_tested_and_has_no_infinite_number():
+    world = planted.null_world(0, n_documents=60, n_features=20)
+    parts = shards(world)
+    joined = join(parts.features, parts.stores, layers=(1,), n_experts=17)
+    evidence = next(weigh(joined, CONFIG, count_firings(joined.text), seed=0))
+    assert not evidence.is_tested_FE[:, 16].any()
+    assert evidence.is_tested_FE[:, :16].any()
+    for name in evidence.columns:
+        assert not np.isinf(evidence.column(name)).any(), name
 
 
 def test_features_of_another_dictionary_are_refused(monkeypatch, tmp_path, two_layers):
