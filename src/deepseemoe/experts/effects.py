@@ -11,9 +11,9 @@ E experts, R rows of the table.
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ from deepseemoe.features.store import FeatureShard
 from deepseemoe.model.adapter import MoeModel
 from deepseemoe.model.tokens import TokenBatch
 from deepseemoe.names import Site
+from deepseemoe.runtime.files import remove
 from deepseemoe.runtime.progress import Progress
 from deepseemoe.runtime.tables import TableWriter, digest
 
@@ -93,9 +94,8 @@ def measure_effects(
         "layers": list(layers),
         "n_experts": model.n_experts,
     }
-    effects.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=effects.parent, prefix="effects-") as folder:
-        at_least_F = _measure_local(config, model, learned, layers, text, seed, Path(folder))
+    with _waiting(effects) as folder:
+        at_least_F = _measure_local(config, model, learned, layers, text, seed, folder)
         strongest = np.sort(np.argsort(-at_least_F, kind="stable")[: config.full_features])
         full = measure_full(
             config,
@@ -109,7 +109,7 @@ def measure_effects(
         )
         with TableWriter(effects, EFFECTS, manifest) as table:
             for layer in layers:
-                local = _load(Path(folder), layer)
+                local = _load(folder, layer)
                 rows = effect_rows(layer, features, local, strongest, full[layer],
                                    routes_single_tokens=model.routes_single_tokens)  # fmt: skip
                 w_map_FE = weight_map(
@@ -208,6 +208,21 @@ def _groups(
     step = max(SUMS_BYTES // max(each, 1), 1)
     for start in range(0, len(layers), step):
         yield layers[start : start + step]
+
+
+@contextmanager
+def _waiting(effects: Path) -> Iterator[Path]:
+    """Yield an empty folder for local effects until the table is written, and remove it then.
+
+    It has one name, so that a job that was killed leaves nothing once it has been run again.
+    """
+    folder = effects.with_name(effects.name + ".local")
+    remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 def _load(folder: Path, layer: int) -> Effects:

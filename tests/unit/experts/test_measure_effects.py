@@ -175,6 +175,14 @@ def test_shards_batches_and_passes_change_nothing(monkeypatch, tmp_path, kind_an
             assert (again[name] == values).all()
 
 
+def test_nothing_but_the_table_is_left_after_a_job_that_had_been_killed(monkeypatch, tmp_path):
+    (tmp_path / "effects.parquet.local").mkdir()
+    (tmp_path / "effects.parquet.local" / "1.npz").write_bytes(b"half")
+    (tmp_path / "effects.parquet.partial").write_bytes(b"half")
+    measured(monkeypatch, tmp_path / "effects.parquet", case(), full_features=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["effects.parquet"]
+
+
 def test_a_bound_on_tokens_and_sequences_is_kept(monkeypatch, tmp_path):
     limits = {"effect_tokens": 6, "full_features": 2, "full_sequences": 3}
     table = measured(monkeypatch, tmp_path / "e.parquet", case(), **limits)
