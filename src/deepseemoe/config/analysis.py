@@ -97,7 +97,7 @@ class ExpertsConfig(Section):
         400, gt=1, description="Firing tokens of a feature behind its local causal effects."
     )
     full_features: int = Field(
-        64,
+        32,
         ge=0,
         description="Features of a window that are also taken out of the running model, those with "
         "the largest local effects; cost grows with them. 0 leaves it out.",
