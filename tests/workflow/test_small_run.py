@@ -39,8 +39,11 @@ def test_no_result_is_left_half_made(small_run):
             "routing={'min_token_count': 7}",
             {"tabulate_routing", "label_experts", "draw_figures", "write_summary"},
         ),
-        ("routing={'n_shifts': 25}", {"trace_paths"}),
-        ("routing={'token_top_p': 0.3}", {"measure_specialisation"}),
+        ("routing={'n_shifts': 25}", {"trace_paths", "draw_figures", "write_summary"}),
+        (
+            "routing={'token_top_p': 0.3}",
+            {"measure_specialisation", "draw_figures", "write_summary"},
+        ),
         (
             "experts={'confidence': 0.9}",
             {

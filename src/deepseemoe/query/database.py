@@ -138,7 +138,8 @@ def _select(source: Source) -> str:
     except pa.ArrowInvalid as error:
         raise ValueError(f"{source.path} is no whole parquet table: {error}") from None
     numbers = [f'"{field.name}"' for field in fields if pa.types.is_floating(field.type)]
-    nulls = ", ".join(f"CASE WHEN isnan({n}) THEN NULL ELSE {n} END AS {n}" for n in numbers)
+    # not isnan: DuckDB 2.0 takes it for false where a file's statistics name no null
+    nulls = ", ".join(f"CASE WHEN isfinite({n}) THEN {n} END AS {n}" for n in numbers)
     every = f"* REPLACE ({nulls})" if numbers else "*"
     constants = "".join(f'{_text(value)} AS "{name}", ' for name, value in source.added.items())
     return f"SELECT {constants}{every} FROM read_parquet({_text(str(source.path))})"
