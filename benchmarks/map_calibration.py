@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT / "src")]
 
 from deepseemoe.config import ExpertsConfig  # noqa: E402
 from deepseemoe.experts import permutation  # noqa: E402
-from deepseemoe.experts.counts import count_choices, count_pairs  # noqa: E402
+from deepseemoe.experts.counts import count_pairs  # noqa: E402
 from deepseemoe.experts.discovery import benjamini_hochberg  # noqa: E402
 from deepseemoe.experts.join import Join, join  # noqa: E402
 from deepseemoe.experts.legacy import chi_square_p  # noqa: E402
@@ -69,7 +69,8 @@ def null_rates(world: World) -> dict[str, np.ndarray]:
     joined = joined_of(world)
     firings = count_firings(joined.text)
     features = supported_features(CONFIG, firings)
-    sums, n_expert = count_pairs(joined, features), count_choices(joined.routing)
+    sums = count_pairs(joined, features)
+    n_expert = sums.e_X
     n_feature, n = firings.tokens_F[features, None], joined.text.n_tokens
     tested = n_feature * n_expert / n >= CONFIG.min_expected
     near = permuted(joined, features)

@@ -15,7 +15,7 @@ import numpy as np
 
 from deepseemoe.experts import kernels
 from deepseemoe.experts.documents import Block
-from deepseemoe.experts.join import Join, Routing
+from deepseemoe.experts.join import Join
 
 N_TABLES = 8
 """Tables (F, X) of float64 that the sums of a half take."""
@@ -73,13 +73,6 @@ class Halves(NamedTuple):
     def whole(self) -> PairSums:
         """The sums over all documents."""
         return self.first.plus(self.second)
-
-
-def count_choices(routing: Routing) -> np.ndarray:
-    """Return how many tokens chose each expert (X,)."""
-    layers = range(routing.experts_TLK.shape[1])
-    ids = (routing.experts_TLK[:, place].ravel() for place in layers)
-    return np.concatenate([np.bincount(i, minlength=routing.n_experts) for i in ids])
 
 
 def count_pairs(joined: Join, features: np.ndarray) -> PairSums:

@@ -13,15 +13,18 @@ import numpy as np
 
 from deepseemoe.config import ExpertsConfig
 from deepseemoe.experts import statistics
-from deepseemoe.experts.counts import N_TABLES, Halves, count_halves
+from deepseemoe.experts.counts import N_TABLES, Halves, PairSums, count_halves
 from deepseemoe.experts.join import Join
 from deepseemoe.experts.permutation import Null, p_values, permute, z_scores
-from deepseemoe.experts.ridge import Coefficients, Regression, regression
+from deepseemoe.experts.ridge import Coefficients, Regression, Targets, regression
 from deepseemoe.experts.strata import Strata, count_strata, log_odds_within, token_share
 from deepseemoe.experts.support import Firings, supported_features
 
 TABLE_BYTES = 4 << 30
 """Memory for the tables (F, X) of the layers that are counted together."""
+
+LAYER_TABLES = 2 * N_TABLES + 8
+"""Tables (F, E) of float64 that a layer takes: sums of two halves, token strata and the null."""
 
 Columns = dict[str, np.ndarray]
 """Columns of the map of reads, as arrays that broadcast to (F, E), by name."""
@@ -72,7 +75,7 @@ def weigh(
 def _groups(joined: Join, n_features: int) -> list[slice]:
     """Return runs of layers whose tables fit the memory that there is for them."""
     n_layers, n_experts = joined.routing.experts_TLK.shape[1], joined.routing.n_experts
-    layer_bytes = 8 * (2 * N_TABLES + 8) * max(n_features, 1) * n_experts
+    layer_bytes = 8 * LAYER_TABLES * max(n_features, 1) * n_experts
     size = int(np.clip(TABLE_BYTES // layer_bytes, 1, n_layers))
     return [slice(first, min(first + size, n_layers)) for first in range(0, n_layers, size)]
 
@@ -107,15 +110,15 @@ def _count(
         )
 
 
-def _choices(joined: Join):
+def _choices(joined: Join) -> Targets:
     return lambda start, stop: joined.routing.chosen(slice(start, stop), np.float32)
 
 
-def _logits(joined: Join):
+def _logits(joined: Join) -> Targets | None:
     return joined.logits and joined.logits.centred
 
 
-def _expected(sums) -> np.ndarray:
+def _expected(sums: PairSums) -> np.ndarray:
     """Return the joint count (F, X) if features and choices were independent."""
     return sums.f_F[:, None] * (sums.e_X / sums.n)
 

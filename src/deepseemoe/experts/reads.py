@@ -106,9 +106,7 @@ def _finish(draft: Path, reads: Path, manifest: dict[str, Any], p: dict[int, flo
     of_layer = dict(zip(p, zip(q_L, factor_L, strict=True), strict=True))
     with TableWriter(reads, READS, manifest) as table:
         for rows in row_groups(draft):
-            least, factor = (
-                np.array([of_layer[layer][at] for layer in rows["layer"]]) for at in (0, 1)
-            )
+            least, factor = of_layer[rows["layer"][0]]  # a part of the draft is one layer
             q_all = np.clip(np.maximum(rows["q_all"] * factor, least), 0, 1)
             table.write(rows | {"q_all": q_all})
     draft.unlink()

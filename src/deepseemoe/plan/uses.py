@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from deepseemoe.config import RunConfig
 from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS
 from deepseemoe.experts.contributions import CHUNK_ENTRIES
-from deepseemoe.experts.counts import N_TABLES
 from deepseemoe.experts.effects_local import CHUNK_VALUES
-from deepseemoe.experts.evidence import TABLE_BYTES
+from deepseemoe.experts.evidence import LAYER_TABLES, TABLE_BYTES
 from deepseemoe.experts.schemas import READS
 from deepseemoe.experts.token_batches import BATCH_TOKENS
 from deepseemoe.features.encode import BATCH
@@ -33,8 +32,6 @@ N_BUFFERS = 2
 EVALUATION_SEQUENCES = 8
 """Sequences that `evaluate_dictionary` splices at once."""
 
-LAYER_TABLES = 2 * N_TABLES + 8
-"""Tables of features and experts that `map_reads` holds of each layer, float64."""
 
 EXAMPLE_BYTES = 100
 """RAM of `collect_examples` for an activation of the test split; measured: 98 to 109."""

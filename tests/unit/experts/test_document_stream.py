@@ -3,7 +3,7 @@ import planted
 import pytest
 from planted_shards import shards
 
-from deepseemoe.experts.counts import count_choices, count_pairs
+from deepseemoe.experts.counts import count_pairs
 from deepseemoe.experts.documents import DocumentStream
 from deepseemoe.experts.join import join
 from deepseemoe.experts.support import count_firings
@@ -54,13 +54,13 @@ def test_a_choice_of_features_gives_their_columns_in_order(world):
 
 
 def test_margins_count_tokens_documents_and_choices(world):
-    text, routing, _ = joined(world, 3)
-    firings, fires = count_firings(text), world.features_TF.toarray() > 0
+    one = joined(world, 3)
+    firings, fires = count_firings(one.text), world.features_TF.toarray() > 0
     assert np.array_equal(firings.tokens_F, fires.sum(0))
     wide = [np.unique(world.document_T[fires[:, f]]).size for f in range(30)]
     assert np.array_equal(firings.documents_F, wide)
     chosen = [np.sum(world.experts_TLK[:, place] == e) for place in (0, 1) for e in range(8)]
-    assert np.array_equal(count_choices(routing), chosen)
+    assert np.array_equal(count_pairs(one, np.arange(2)).e_X, chosen)
 
 
 def test_stores_of_other_text_are_refused(world):
