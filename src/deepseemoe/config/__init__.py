@@ -7,7 +7,6 @@ from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
-    LabelsConfig,
     PredictionConfig,
     ReportConfig,
     RoutingConfig,

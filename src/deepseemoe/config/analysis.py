@@ -1,4 +1,4 @@
-"""The stages that read trained dictionaries, from features and labels to the report."""
+"""The stages that read trained dictionaries, from features to the report."""
 
 from typing import Annotated, Literal
 
@@ -12,45 +12,24 @@ class FeaturesConfig(Section):
 
     context_before: int = Field(24, ge=0, description="Tokens shown before the peak of a context.")
     context_after: int = Field(8, ge=0, description="Tokens shown after it.")
-    n_top: int = Field(10, gt=0, description="Contexts with the highest activations.")
+    n_top: int = Field(
+        10,
+        gt=0,
+        description="Contexts with the highest activations, in each half of the documents.",
+    )
     n_quantiles: int = Field(10, gt=0, description="Activation quantiles that are sampled.")
-    n_per_quantile: int = Field(2, ge=0, description="Contexts from each quantile.")
-    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
-
-
-class LabelsConfig(Section):
-    """Who describes features, and from how many examples."""
-
-    labeller: Literal["offline", "openai"] = Field(
-        "offline",
-        description="`offline` states the best token, context or domain rule and is no LLM. "
-        "`openai` asks any OpenAI-compatible server.",
+    n_per_quantile: int = Field(1, ge=0, description="Contexts from each quantile and half.")
+    n_near: int = Field(
+        10,
+        ge=0,
+        description="Near misses in each half: the feature's own tokens where it is off.",
     )
-    n_examples: int = Field(20, gt=0, description="Contexts of a feature that the labeller sees.")
-    min_activations: int = Field(
-        10, gt=0, description="Features that fire on fewer test tokens are not labelled."
+    n_neighbour: int = Field(
+        5,
+        ge=0,
+        description="Contexts of the features nearest to it where it is off itself, in each half.",
     )
-    max_features: int | None = Field(
-        None, gt=0, description="Describe at most this many, the most frequent first."
-    )
-    model: str = Field("gpt-oss-20b", description="Model name that the server knows.")
-    base_url: str | None = Field(None, description="Address of the server; empty is OpenAI's own.")
-    api_key_env: str = Field(
-        "OPENAI_API_KEY", description="Environment variable with the key; the key is never stored."
-    )
-    concurrency: int = Field(8, gt=0, description="Requests under way at once.")
-    max_retries: int = Field(
-        4, ge=0, description="Tries again after an error or unreadable answer."
-    )
-    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
-
-    @field_validator("base_url")
-    @classmethod
-    def _holds_no_secret(cls, base_url: str | None) -> str | None:
-        """Refuse an address with a password in it: the configuration is written down."""
-        if base_url and "@" in base_url.split("://")[-1].split("/")[0]:
-            raise ValueError("holds a user or password; put the key into the variable api_key_env")
-        return base_url
+    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
 
 
 class RoutingConfig(Section):

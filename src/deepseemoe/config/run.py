@@ -9,7 +9,6 @@ from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
     ExpertsConfig,
     FeaturesConfig,
-    LabelsConfig,
     PredictionConfig,
     ReportConfig,
     RoutingConfig,
@@ -20,6 +19,7 @@ from deepseemoe.config.compare import CompareConfig
 from deepseemoe.config.corpus import CorpusConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
+from deepseemoe.config.labels import LabelsConfig
 from deepseemoe.config.model import ModelConfig
 from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window

@@ -141,7 +141,8 @@ async def explain(client: Client, contexts: Sequence[Context]) -> Explanation:
     least = MARKED * max(max(context.activations) for context in contexts)
     texts = _numbered([context.marked(least) for context in contexts])
     try:
-        form = await client.ask(prompt("explain", n_texts=len(contexts), texts=texts), Description)
+        asked = prompt("explain", n_texts=len(contexts), texts=texts, near_misses="")
+        form = await client.ask(asked, Description)
     except Unanswered as error:
         return Explanation("no description", "failed", str(error))
     return Explanation(form.label, "model", form.reasons)

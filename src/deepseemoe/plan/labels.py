@@ -64,7 +64,7 @@ def context_tokens(config: FeaturesConfig) -> int:
 
 def _prompt_tokens(name: str) -> int:
     """Return the tokens of a prompt without its contexts, with a description of 12 words."""
-    blanks = {"label": "w" * 60, "zeros": ", ".join("0" * PER_PROMPT)}
+    blanks = {"label": "w" * 60, "near_misses": "", "zeros": ", ".join("0" * PER_PROMPT)}
     return len(prompt(name, n_texts=PER_PROMPT, texts="", **blanks)) // CHARACTERS
 
 

@@ -33,7 +33,7 @@ WRONG = [
     ),
     (
         {"labels": {"base_url": "http://me:secret@host/v1"}},
-        "labels.base_url: holds a user or password",
+        "labels.base_url: holds a user, password or query",
     ),
     (
         {"activations": {"hook_point": []}},
