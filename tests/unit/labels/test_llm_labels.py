@@ -17,13 +17,13 @@ from llm_world import (
     write_examples,
 )
 
-FILE = "features.jsonl"
-from deepseemoe.labels.explanation import Explanation
 from deepseemoe.labels.asking.forms import Detections
+from deepseemoe.labels.explanation import Explanation
 from deepseemoe.labels.halves import is_explaining
 from deepseemoe.labels.llm import Context, ContextTable, LlmLabeller, detect
 
 FEATURES = range(3)
+FILE = "features.jsonl"
 
 
 @pytest.fixture(autouse=True)
@@ -231,7 +231,8 @@ def test_a_scorer_that_errs_in_one_of_five_scores_four_of_five():
 
     class Noisy:
         async def ask(self, question):
-            verdicts = [(next(truth).group == "top") ^ (rng.random() < 0.2) for _ in range(question.context["n_texts"])]
+            n_texts = question.context["n_texts"]
+            verdicts = [(next(truth).group == "top") ^ (rng.random() < 0.2) for _ in range(n_texts)]
             return Detections(present=verdicts)
 
     score = asyncio.run(detect(Noisy(), Explanation("x", "model", ""), contexts))
