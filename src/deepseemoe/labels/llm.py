@@ -87,7 +87,6 @@ class LlmLabeller:
         features = valued.features.tolist()
         judges_null = bool(self._config.null_features)
         async with Client(self._config, answers, bill=self.bill) as client:
-
             progress = CostProgress("describe features", len(features), bill=self.bill)
 
             async def describe(place: int, asker: Asker) -> Labelled:
