@@ -65,7 +65,7 @@ class OfflineLabeller:
         n_clear = sum(is_clear(own) for own, _ in scores)
         logger.info("%d of %d features have a clear rule", n_clear, len(rules))
         return [
-            Labelled(feature, self._explanation(rule, own, top), own, null)
+            Labelled(feature, self._explanation(rule, own, top), (own,), (null,))
             for feature, rule, (own, null), top in zip(features, rules, scores, tokens, strict=True)
         ]
 
