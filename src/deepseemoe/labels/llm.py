@@ -20,7 +20,7 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.answers import Answers
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
 from deepseemoe.labels.forms import Description, Detections, prompt
-from deepseemoe.labels.halves import is_explaining
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.openai_client import Client, Unanswered, api_key
 from deepseemoe.labels.scoring import Verdicts, score
 from deepseemoe.runtime.progress import Progress

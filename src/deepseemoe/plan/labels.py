@@ -1,6 +1,6 @@
 """Tokens that a language model reads and writes to label features, and what they cost.
 
-Half of the documents explain and the other half judge (`labels.halves`), so of the contexts of a
+Half of the documents explain and the other half judge (`features.halves`), so of the contexts of a
 feature about half are shown once, and the other half judged once. An upper bound: every feature of
 the dictionary is described, unless `max_features` says less. Answers that have to be asked for
 again are not in it.
