@@ -48,7 +48,7 @@ class TensorFile:
 
     def append(self, name: str, rows: npt.NDArray[Any]) -> None:
         """Add rows to a tensor; they are cast to its type."""
-        data = memoryview(np.ascontiguousarray(rows, self._dtypes[name])).cast("B")
+        data = memoryview(rows.astype(self._dtypes[name]).tobytes())
         if self._next[name] + len(data) > self._stop[name]:
             raise ValueError(f"{name}: more rows than were counted; the shards changed meanwhile")
         while data:
