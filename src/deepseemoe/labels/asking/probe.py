@@ -16,7 +16,7 @@ from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
 from deepseemoe.labels.asking.failures import Answer, answer_of
 from deepseemoe.labels.asking.forms import json_schema
 from deepseemoe.labels.asking.question import Unanswered
-from deepseemoe.labels.asking.server import Reply
+from deepseemoe.labels.asking.reply import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class _Try(Request):
         options = abilities.options(config.request, config.max_answer_tokens)
         messages = [{"role": "user", "content": PROMPT}]
         self._body = {"model": config.model, "messages": messages, **options, **extra}
-        self.asked = {"kind": "probe", "where": exchange.server.where, **self._body}
+        self.asked = {"kind": "probe", "where": exchange.where, **self._body}
         self.n_tokens = config.max_answer_tokens
         self.reply = Reply(200, {})
 
@@ -135,7 +135,7 @@ async def probe(exchange: Exchange) -> Abilities:
             exchange.stop(f"{failed}; start the server or check labels.base_url")
         logger.warning("the server fails on a tiny request (%s); asking it all the same", failed)
         abilities = abilities._replace(way="none" if wanted == "auto" else wanted)
-    logger.info("%s: structured output by %s", exchange.server.where, abilities.way)
+    logger.info("%s: structured output by %s", exchange.where, abilities.way)
     return abilities
 
 
