@@ -107,7 +107,7 @@ class _Try(Request):
     def body(self) -> dict[str, Any]:
         return self._body
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
         return answer_of(body, prompt_length=len(PROMPT)).plain()
 
 
@@ -135,6 +135,9 @@ async def probe(exchange: Exchange) -> Abilities:
             exchange.stop(f"{failed}; start the server or check labels.base_url")
         logger.warning("the server fails on a tiny request (%s); asking it all the same", failed)
         abilities = abilities._replace(way="none" if wanted == "auto" else wanted)
+    else:
+        if answer.is_odd and answer.text.lower().startswith(("<!doctype", "<html")):
+            exchange.stop("answers with a web page; check labels.base_url, which often ends in /v1")
     logger.info("%s: structured output by %s", exchange.server.where, abilities.way)
     return abilities
 
