@@ -53,8 +53,8 @@ class Client:
         self.abilities = Abilities()
         self._knows_chances = asyncio.Lock()
         self._asked_chances = False
-        where = self.exchange.where, config.structured, config.request
-        self._learnt = content_hash({"kind": "learnt", "where": where})
+        what = config.model, config.structured, config.request
+        self._learnt = content_hash({"kind": "learnt", "what": what})
         self._on_exit = ExitStack()
 
     async def __aenter__(self) -> Self:
@@ -194,7 +194,7 @@ class _Chat(Request):
         sent = self._sent
         return self.body() != sent or self._client.learns(reply, sent)
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
         kept = answer_of(body, prompt_length=self._length).plain()
         is_cut = kept["finish"] == "length"
         return {**kept, "most": self._client.config.max_answer_tokens} if is_cut else kept
@@ -227,7 +227,8 @@ class _Embedding(Request):
     def body(self) -> dict[str, Any]:
         return self._body
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
+        body = body if isinstance(body, dict) else {}
         usage = body.get("usage")
         said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         kept = {"usage": [said if isinstance(said, int) else self.n_tokens, 0, 1]}
