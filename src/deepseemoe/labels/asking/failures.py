@@ -48,7 +48,8 @@ class Answer(NamedTuple):
     @classmethod
     def of_plain(cls, kept: Mapping[str, Any]) -> "Answer":
         """Return the answer that `plain` was made of."""
-        return cls(**{**kept, "usage": Usage(*kept["usage"])})
+        ours = {name: kept[name] for name in cls._fields if name in kept}
+        return cls(**{**ours, "usage": Usage(*kept["usage"])})
 
 
 class Fault(NamedTuple):
