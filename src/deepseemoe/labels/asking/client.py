@@ -17,8 +17,8 @@ from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
 from deepseemoe.labels.asking.failures import Answer, Fault, answer_of, read_answer
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
 from deepseemoe.labels.asking.question import Asker, Failure, Question, Unanswered, Usage
+from deepseemoe.labels.asking.reply import Reply
 from deepseemoe.labels.asking.secrets import scrubbed_logs
-from deepseemoe.labels.asking.server import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +53,14 @@ class Client:
         self.abilities = Abilities()
         self._knows_chances = asyncio.Lock()
         self._asked_chances = False
-        where = self.exchange.server.where, config.structured, config.request
-        self._learnt = content_hash({"kind": "learnt", "where": where})
+        what = config.model, config.structured, config.request
+        self._learnt = content_hash({"kind": "learnt", "what": what})
         self._on_exit = ExitStack()
 
     async def __aenter__(self) -> Self:
-        self._on_exit.enter_context(scrubbed_logs(self.exchange.server.scrub))
+        self._on_exit.enter_context(scrubbed_logs(self.exchange.scrub))
         try:
+            await self.exchange.open()
             self.abilities = await probe(self.exchange)
             learnt = self.exchange.answers.get(self._learnt)
             if learnt is not None:
@@ -71,7 +72,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         with self._on_exit:
-            await self.exchange.server.close()
+            await self.exchange.close()
 
     def asker(self) -> Asker:
         """Return an asker with no usage so far."""
@@ -193,7 +194,7 @@ class _Chat(Request):
         sent = self._sent
         return self.body() != sent or self._client.learns(reply, sent)
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
         kept = answer_of(body, prompt_length=self._length).plain()
         is_cut = kept["finish"] == "length"
         return {**kept, "most": self._client.config.max_answer_tokens} if is_cut else kept
@@ -226,7 +227,8 @@ class _Embedding(Request):
     def body(self) -> dict[str, Any]:
         return self._body
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
+        body = body if isinstance(body, dict) else {}
         usage = body.get("usage")
         said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         kept = {"usage": [said if isinstance(said, int) else self.n_tokens, 0, 1]}
