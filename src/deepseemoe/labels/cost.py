@@ -6,7 +6,7 @@ Upper bounds, but for answers that have to be asked for again.
 from typing import NamedTuple
 
 from deepseemoe.config import FeaturesConfig, LabelsConfig
-from deepseemoe.labels.asking.failures import QUOTED
+from deepseemoe.labels.asking.failures import SHOWN_AGAIN
 from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Usage
 from deepseemoe.labels.scorers.intruder import SMALLEST
@@ -21,7 +21,7 @@ MARKS = 6
 VERDICT = 4
 """Tokens of a verdict on one passage, and as many for the object around them."""
 
-CORRECTION = QUOTED // CHARACTERS + 100
+CORRECTION = SHOWN_AGAIN // CHARACTERS + 100
 """Tokens that asking again adds to a prompt."""
 
 LABEL = "w" * 90

@@ -14,7 +14,7 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
-from deepseemoe.labels.asking.failures import QUOTED, Answer, Fault, answer_of, read_answer
+from deepseemoe.labels.asking.failures import SHOWN_AGAIN, Answer, Fault, answer_of, read_answer
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
 from deepseemoe.labels.asking.question import Asker, Failure, Question, Unanswered, Usage
 from deepseemoe.labels.asking.reply import Reply
@@ -249,6 +249,6 @@ def _correction(text: str, fault: Fault) -> Messages:
     """Return the messages that ask again."""
     request = f"That is of no use: {fault.reason}. Answer in English with the JSON object alone."
     return [
-        {"role": "assistant", "content": text[:QUOTED] or "(nothing)"},
+        {"role": "assistant", "content": text[:SHOWN_AGAIN] or "(nothing)"},
         {"role": "user", "content": request},
     ]

@@ -28,7 +28,7 @@ LOOP = re.compile(r"(.{1,100}?)\1{3,}.{0,100}$", re.DOTALL)
 TAIL, LOOP_LENGTH = 800, 60
 """Characters in which a loop is looked for, and how long it must be."""
 
-QUOTED = 2000
+SHOWN_AGAIN = 2000
 """Characters of a useless answer that are shown again: runaway ones would fill the context."""
 
 

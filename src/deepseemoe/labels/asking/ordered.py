@@ -16,6 +16,8 @@ from deepseemoe.labels.asking.question import Asker, Usage
 
 T = TypeVar("T")
 
+NOTHING = Usage()
+
 
 class Asks(Protocol):
     """What hands out askers and keeps a bill: a `client.Client`."""
@@ -35,7 +37,7 @@ async def in_order(
     estimate: Usage,
     budget: Budget,
     width: int,
-    spent: Usage = Usage(),
+    spent: Usage = NOTHING,
 ) -> list[T | None]:
     """Return what `work` makes of items 0 to n - 1; None for those the budget leaves out.
 
