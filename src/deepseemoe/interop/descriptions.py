@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from deepseemoe.interop.redacted import redact
+from deepseemoe.interop.redacted import KINDS, redact
 from deepseemoe.interop.run_folder import RunFolder
 from deepseemoe.runtime.tables import read_table
 
@@ -44,7 +44,7 @@ def descriptions(run: RunFolder) -> Iterator[Description]:
     for row in sorted(read_table(path).to_pylist(), key=lambda row: row["feature"]):
         if not _stands(row):
             continue
-        label = "".join(redact([row["label"]], [0.0])[0])
+        label = "".join(redact([row["label"]], [0.0], KINDS)[0])
         own = scores.get(row["feature"], ())
         yield Description(row["feature"], label, row["kind"], row["labeller"], own)
 

@@ -1,12 +1,13 @@
 """What exports put in place of URLs and mail addresses in the text that they show.
 
-Stands in until `labels.asking.redact` is there: then this module goes, and its one caller each in
-neuronpedia.py and descriptions.py takes that one.
+Stands in until `labels.asking.redact` is there, which takes and gives the same.
 """
 
 import re
 
 URL, MAIL = "⟨url⟩", "⟨mail⟩"
+KINDS = ("urls", "mail")
+"""All that is cut out of texts that leave the machine."""
 PATTERNS = (
     (re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"), MAIL),
     (re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)[^\s<>\"'`\])}]+", re.IGNORECASE), URL),
@@ -14,7 +15,7 @@ PATTERNS = (
 
 
 def redact(
-    tokens: list[str], values: list[float], what: tuple[str, ...] = ("urls", "mail")
+    tokens: list[str], values: list[float], what: tuple[str, ...]
 ) -> tuple[list[str], list[float]]:
     """Return tokens and values with each URL or address as one token, of its highest value.
 
