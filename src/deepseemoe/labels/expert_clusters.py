@@ -12,6 +12,7 @@ Axes: F features, C numbers of a decoder row.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -19,22 +20,41 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 MIN_COSINE = 0.4
 
+N_POOL = 512
+"""Features that chance is drawn from, at most."""
+
 N_DRAWS = 20
 """Sets of random features that the number by chance is the mean of."""
 
 
-class DecoderRows:
-    """Decoder rows of a saved dictionary, read when asked for; units are the normalised ones."""
+class Clusters:
+    """Counts clusters among features of one saved dictionary, and by chance among others.
 
-    def __init__(self, weights: Path):
-        self._file = safe_open(weights, framework="np")
-        self._decoder = self._file.get_slice("decoder")
-        self.d_dict = int(self._decoder.get_shape()[0])
+    `weights` is its safetensors file, of which rows are read when asked for, in normalised units;
+    `pool` the features that are in use, of which chance is drawn.
+    """
 
-    def of(self, features: Sequence[int]) -> np.ndarray:
-        """Return the rows of some features, float64 (F, C)."""
-        rows = [np.asarray(self._decoder[feature : feature + 1]) for feature in features]
-        return np.concatenate(rows).astype(np.float64).reshape(len(features), -1)
+    def __init__(self, weights: Path, pool: np.ndarray, random: np.random.Generator):
+        self._decoder = safe_open(weights, framework="np").get_slice("decoder")
+        drawn = np.sort(random.choice(pool, min(len(pool), N_POOL), replace=False))
+        self._drawn_FC, self._random = self._rows(drawn.tolist()), random
+        self._chance: dict[int, float | None] = {}
+
+    def of(self, features: Sequence[int]) -> dict[str, Any]:
+        """Return the three columns of experts.parquet that tell of clusters."""
+        n = len(features)
+        if n not in self._chance:
+            self._chance[n] = clusters_by_chance(self._drawn_FC, n, self._random)
+        return {
+            "n_features": n,
+            "n_clusters": count_clusters(self._rows(features)),
+            "clusters_by_chance": self._chance[n],
+        }
+
+    def _rows(self, features: Sequence[int]) -> np.ndarray:
+        """Return the decoder rows of some features, float64 (F, C)."""
+        rows = [np.ravel(self._decoder[feature : feature + 1]) for feature in features]
+        return np.stack(rows).astype(np.float64) if rows else np.zeros((0, 1))
 
 
 def count_clusters(rows_FC: np.ndarray) -> int:

@@ -23,6 +23,8 @@ N_NAMED = 3
 NAME_LENGTH = 48
 """Characters of a feature's label inside an expert's."""
 
+LABELLER = "offline rules (no language model)"
+
 NOTHING = "no preference found"
 
 
@@ -45,14 +47,15 @@ def describe(
     vocabulary: Vocabulary,
     made_for: str | None = None,
 ) -> Described:
-    """Return the offline description: `code: token “self” · called by F00012 token “import”`."""
+    """Return the offline description: `token “self” · more of code (×2.0) · called by F00012`."""
     claimed = rule if rule is not None and is_claimed(score) else None
     kind = claimed.kind if claimed else "tables"
-    told = [_what_routes(found, claimed, vocabulary), _features("called by", found.called_by, names)]
-    routes = [part for part in told if part]
+    routes = _what_routes(found, claimed, vocabulary)
+    if found.called_by:
+        routes.append(features_in_words("called by", found.called_by, names))
     parts = [f"made for {made_for}"] if made_for else []
     parts += routes or [NOTHING]
-    parts += [_features("writes", found.writes, names)] if found.writes else []
+    parts += [features_in_words("writes", found.writes, names)] if found.writes else []
     detail = json.dumps({"rule": rule and to_json(rule), "is_claimed": claimed is not None})
     label = " · ".join(parts)
     if not routes:
@@ -79,19 +82,23 @@ def lift_in_words(score: ExpertScore) -> str:
     return f"{told}, lift over the other experts' descriptions {lift.lo:.2f} to {lift.hi:.2f}"
 
 
-def _what_routes(found: Found, rule: Rule | None, vocabulary: Vocabulary) -> str:
-    domain = found.domain.name if found.domain and found.domain.is_sure else ""
-    if rule is not None:
-        said = rule.label(vocabulary)
-        return said if rule.kind == "domain" or not domain else f"{domain}: {said}"
+def _what_routes(found: Found, rule: Rule | None, vocabulary: Vocabulary) -> list[str]:
+    """Return what is sent to it: the rule, or else its tokens; and the domain that it prefers.
+
+    A domain beside a rule is a second finding and no condition of it, so each stands alone.
+    """
     tokens = quoted([token.text for token in found.tokens if token.is_sure][:N_NAMED])
-    return ": ".join(part for part in (domain, tokens) if part)
+    said = rule.label(vocabulary) if rule is not None else f"more of {tokens}" if tokens else ""
+    parts = [said] if said else []
+    if found.domain and found.domain.is_sure and (rule is None or rule.kind != "domain"):
+        parts.append(f"more of {found.domain.name} (×{found.domain.lift:.1f})")
+    return parts
 
 
-def _features(what: str, features: Sequence[int], names: Mapping[int, str]) -> str:
-    """Return `called by F00012 token “import”, F00034`; nothing without features."""
+def features_in_words(what: str, features: Sequence[int], names: Mapping[int, str]) -> str:
+    """Return `called by F00012 token “import”, F00034`."""
     found = [f"F{n:05d} {_shortened(names.get(n, ''))}".strip() for n in features[:N_NAMED]]
-    return f"{what} {', '.join(found)}" if found else ""
+    return f"{what} {', '.join(found)}"
 
 
 def _nothing_stands_out(rule: Rule | None, score: ExpertScore) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -90,6 +91,11 @@ def read_found(
         )
         for key, share in shares.items()
     ]
+
+
+def read_tested(reads: Path) -> np.ndarray:
+    """Return the features that the map has tested."""
+    return np.unique(read_table(reads, ["feature"])["feature"].to_numpy()).astype(np.int64)
 
 
 def read_names(feature_labels: Path) -> dict[int, str]:

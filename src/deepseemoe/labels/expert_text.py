@@ -29,7 +29,7 @@ MAX_TOKENS = 1 << 20
 
 
 class RoutedText(NamedTuple):
-    """T tokens in text order with the experts they chose; only those of `reading.is_valid` count."""
+    """T tokens in text order with the experts they chose; `reading.is_valid` says which count."""
 
     reading: Reading
     layers: tuple[int, ...]
@@ -106,7 +106,9 @@ def read_routed(
         _read(path, source(), store, kept, layers, wanted)
         for path, source, store in zip(shards, sources, stores, strict=True)
     ]
-    joined = [np.concatenate(columns) for columns in zip(*(part[:-1] for part in parts))]
+    joined = [
+        np.concatenate(columns) for columns in zip(*(part[:-1] for part in parts), strict=True)
+    ]
     token_ids, doc_ids, positions, is_valid, experts_TLK, weights_TLK = joined
     reading = Reading(
         vocabulary=Vocabulary(token_texts(tokenizer)),

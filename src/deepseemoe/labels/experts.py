@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepseemoe.config import LabelsConfig
-from deepseemoe.labels.expert_clusters import DecoderRows, clusters_by_chance, count_clusters
-from deepseemoe.labels.expert_labels import Described, describe
+from deepseemoe.labels.expert_clusters import Clusters
+from deepseemoe.labels.expert_labels import LABELLER, Described, describe
 from deepseemoe.labels.expert_predictors import by_features, by_rules, by_unigram
 from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
-from deepseemoe.labels.expert_tables import MAX_Q, Found, read_found, read_names
+from deepseemoe.labels.expert_tables import MAX_Q, Found, read_found, read_names, read_tested
 from deepseemoe.labels.expert_text import RoutedText, read_routed
 from deepseemoe.labels.offline import Half, best_rules
 from deepseemoe.labels.reading import BoolArray
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 N_LISTED = 8
 """Features and tokens of an expert that the columns list."""
-
-LABELLER = "offline rules (no language model)"
 
 
 class Judged(NamedTuple):
@@ -92,14 +90,15 @@ def label_experts(
         _described(config, one, names=names, text=text, made_for=made)
         for one, made in zip(judged, made_for, strict=True)
     ]
-    decoder = DecoderRows(weights)
     rows = [
-        _row(one, said, made) | _clusters(one.found, decoder, generator(seed, "expert clusters"))
-        for one, said, made in zip(judged, described, made_for, strict=True)
+        _row(one, said, made) for one, said, made in zip(judged, described, made_for, strict=True)
     ]
     if shared:
-        rows += describe_shared(shared, documents=documents, names=names)
+        vocabulary = text.reading.vocabulary.texts
+        rows += describe_shared(shared, documents=documents, vocabulary=vocabulary, names=names)
     rows.sort(key=lambda row: (row["layer"], row["is_shared"], row["expert"]))
+    clusters = Clusters(weights, read_tested(reads), generator(seed, "expert clusters"))
+    rows = [_listed(row) | clusters.of(row["features"]) for row in rows]
     score_rows = [row for one in judged for row in _score_rows(one)]
     manifest = {
         "layers": layers,
@@ -225,21 +224,16 @@ def _row(one: Judged, said: Described, made_for: str | None) -> dict[str, Any]:
         "share": found.share,
         "top_domain": found.domain and found.domain.name,
         "domain_lift": found.domain and found.domain.lift,
-        "features": list(found.called_by[:N_LISTED]),
+        "features": found.called_by,
         "tier": found.tier,
-        "tokens": [token.text for token in found.tokens[:N_LISTED]],
+        "tokens": [token.text for token in found.tokens],
         "labeller": LABELLER,
     }
 
 
-def _clusters(found: Found, decoder: DecoderRows, random: np.random.Generator) -> dict[str, Any]:
-    n_features = len(found.called_by)
-    drawn = decoder.of(np.sort(random.choice(decoder.d_dict, min(decoder.d_dict, 256), False)))
-    return {
-        "n_features": n_features,
-        "n_clusters": count_clusters(decoder.of(found.called_by)) if n_features else 0,
-        "clusters_by_chance": clusters_by_chance(drawn, n_features, random),
-    }
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose lists are as long as the table has them."""
+    return row | {name: list(row[name][:N_LISTED]) for name in ("features", "tokens")}
 
 
 def _score_rows(one: Judged) -> Iterator[dict[str, Any]]:

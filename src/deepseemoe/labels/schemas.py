@@ -60,7 +60,7 @@ EXPERTS: Columns = (
            "order; of shared experts, that they write"),
     Column("tier", pa.string(), "name", "tier of these features: the best that the expert has any "
            "of; empty without"),
-    Column("tokens", pa.list_(pa.string()), "text", "its tokens of highest lift, the highest first"),
+    Column("tokens", pa.list_(pa.string()), "text", "its tokens of highest lift, highest first"),
     Column("n_features", pa.int32(), "features", "its features of that tier, 20 at most"),
     Column("n_clusters", pa.int32(), "clusters", "groups among them by decoder direction (average "
            "linkage, mean cosine above 0.4)"),
@@ -92,8 +92,8 @@ EXPERT_SCORES: Columns = (
            "rightly; 0.5 says nothing"),
     Column("balanced_accuracy_lo", pa.float64(), "share", "lower end of its 95 % interval"),
     Column("balanced_accuracy_hi", pa.float64(), "share", "upper end"),
-    Column("null", pa.float64(), "share", "balanced accuracy on the same tokens of the descriptions "
-           "of the layer's other experts"),
+    Column("null", pa.float64(), "share", "balanced accuracy of the descriptions of the layer's "
+           "other experts on the same tokens"),
     Column("lift", pa.float64(), "share", "balanced_accuracy - null"),
     Column("lift_lo", pa.float64(), "share", "lower end of its 95 % interval, token by token"),
     Column("lift_hi", pa.float64(), "share", "upper end"),
