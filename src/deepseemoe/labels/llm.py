@@ -17,11 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepseemoe.config import LabelsConfig
-from deepseemoe.labels.answers import Answers
+from deepseemoe.labels.asking.answers import Answers
+from deepseemoe.labels.asking.bill import Bill, Prices
+from deepseemoe.labels.asking.client import Client
+from deepseemoe.labels.asking.forms import Description, Detections
+from deepseemoe.labels.asking.prompts import prompt
+from deepseemoe.labels.asking.question import Asker, Question, Unanswered
+from deepseemoe.labels.asking.secrets import api_key
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
-from deepseemoe.labels.forms import Description, Detections, prompt
 from deepseemoe.labels.halves import is_explaining
-from deepseemoe.labels.openai_client import Client, Unanswered, api_key
 from deepseemoe.labels.scoring import Verdicts, score
 from deepseemoe.runtime.progress import Progress
 from deepseemoe.runtime.seeds import generator
@@ -108,7 +112,7 @@ class LlmLabeller:
 
         Raises ValueError where no feature at all got a readable description.
         """
-        with Answers(self._cache) as answers:
+        with Answers(self._cache, "features") as answers:
             logger.info("%d answers are kept from before", len(answers))
             labelled = asyncio.run(self._label_all(features, answers))
         failures = [one.explanation for one in labelled if one.explanation.kind == "failed"]
@@ -119,7 +123,8 @@ class LlmLabeller:
 
     async def _label_all(self, features: Sequence[int], answers: Answers) -> list[Labelled]:
         progress = Progress("label_features", len(features), unit="features")
-        async with Client(self._config, answers) as client:
+        bill = Bill(Prices.of(self._config))
+        async with Client(self._config, answers, bill=bill) as client:
             return await asyncio.gather(*(self._label(client, one, progress) for one in features))
 
     async def _label(self, client: Client, feature: int, progress: Progress) -> Labelled:
@@ -128,13 +133,14 @@ class LlmLabeller:
             n_explaining=self._config.n_examples,
             random=generator(self._seed, "detection", feature),
         )
-        explanation = await explain(client, contexts.explaining)
-        judged = await detect(client, explanation, contexts.judged)
+        asker = client.asker()
+        explanation = await explain(asker, contexts.explaining)
+        judged = await detect(asker, explanation, contexts.judged)
         progress.advance(1)
         return Labelled(feature, explanation, judged)
 
 
-async def explain(client: Client, contexts: Sequence[Context]) -> Explanation:
+async def explain(client: Asker, contexts: Sequence[Context]) -> Explanation:
     """Return the model's description of a feature from contexts with it, strongest first."""
     if not contexts:
         return Explanation("no description", "failed", "no context in the explaining documents")
@@ -142,13 +148,13 @@ async def explain(client: Client, contexts: Sequence[Context]) -> Explanation:
     texts = _numbered([context.marked(least) for context in contexts])
     try:
         asked = prompt("explain", n_texts=len(contexts), texts=texts, near_misses="")
-        form = await client.ask(asked, Description)
+        form = await client.ask(Question(asked, Description, {}, "explain"))
     except Unanswered as error:
         return Explanation("no description", "failed", str(error))
     return Explanation(form.label, "model", form.reasons)
 
 
-async def detect(client: Client, explanation: Explanation, contexts: Sequence[Context]) -> Score:
+async def detect(client: Asker, explanation: Explanation, contexts: Sequence[Context]) -> Score:
     """Return how well the model tells contexts with the feature from others by the description."""
     batches = [contexts[n : n + PER_PROMPT] for n in range(0, len(contexts), PER_PROMPT)]
     if explanation.kind == "failed":
@@ -161,7 +167,7 @@ async def detect(client: Client, explanation: Explanation, contexts: Sequence[Co
     return score(SCORER, _verdicts(judged, said), n_failed=len(contexts) - len(judged))
 
 
-async def _judge(client: Client, explanation: Explanation, batch: Sequence[Context]) -> list[bool]:
+async def _judge(client: Asker, explanation: Explanation, batch: Sequence[Context]) -> list[bool]:
     """Return a verdict on each text; nothing where the answer cannot be read."""
     blanks = {
         "label": explanation.label,
@@ -170,7 +176,8 @@ async def _judge(client: Client, explanation: Explanation, batch: Sequence[Conte
         "zeros": ", ".join("0" for _ in batch),
     }
     try:
-        form = await client.ask(prompt("detect", **blanks), Detections, n_texts=len(batch))
+        asked = prompt("detect", **blanks)
+        form = await client.ask(Question(asked, Detections, {"n_texts": len(batch)}, "detection"))
     except Unanswered as error:
         logger.warning("%d texts are not judged: %s", len(batch), error)
         return []

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from deepseemoe.config import FeaturesConfig, RunConfig
 from deepseemoe.features.contexts import n_random
-from deepseemoe.labels.forms import prompt
+from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.llm import PER_PROMPT
 from deepseemoe.plan.dictionaries import Shape
 from deepseemoe.plan.figures import Figure
