@@ -54,6 +54,7 @@ rule label_experts:
     output:
         experts="<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
         scores="<results>/{run}/labels/{dictionary}/{window}/expert_scores.parquet",
+        bill="<results>/{run}/labels/{dictionary}/{window}/expert_bill.json",
     log:
         "<logs>/{run}/label_experts/{dictionary}-{window}.log",
     benchmark:
@@ -67,6 +68,7 @@ rule label_experts:
         config=RUN.stage("labels"),
         expert_domains=RUN.model.expert_domains,
         seed=RUN.seed,
+        parts=len(RUN.dictionaries) * len(WINDOWS),
     message:
         "Labelling experts by {wildcards.dictionary} on {wildcards.window}"
     script:

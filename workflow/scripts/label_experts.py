@@ -32,6 +32,10 @@ def main(job: "Snakemake") -> None:
         scores=Path(job.output.scores),
         expert_domains=job.params.expert_domains,
         seed=job.params.seed,
+        bill=Path(job.output.bill),
+        answers=Path(job.output.experts).parents[2] / "answers",
+        name=f"{job.wildcards.dictionary}-{job.wildcards.window}-experts",
+        parts=job.params.parts,
     )
 
 

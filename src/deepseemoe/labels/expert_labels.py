@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from deepseemoe.labels.expert_llm import Answered
 from deepseemoe.labels.expert_scores import ExpertScore
 from deepseemoe.labels.expert_tables import Found
 from deepseemoe.labels.reading import Vocabulary
@@ -61,6 +62,35 @@ def describe(
     if not routes:
         return Described(label, "unclear", "unclear", _nothing_stands_out(rule, score), detail)
     return Described(label, kind, "labelled", detail=detail)
+
+
+def model_description(
+    answered: Answered, found: Found, *, names: Mapping[int, str], made_for: str | None = None
+) -> Described:
+    """Return a language model's description, unless it predicts no routing on held-out text."""
+    said, score = answered.explanation, answered.score
+    status, reason, label, detail = said.status, said.reason, said.label, said.detail
+    if status == "labelled" and score is not None and is_refuted(score):
+        detail = json.dumps({"label": label, "reasons": detail}, ensure_ascii=False)
+        reason = f"the model's description has {lift_in_words(score)}"
+        status, label = "unclear", NOTHING
+    parts = [f"made for {made_for}"] if made_for else []
+    parts.append(label)
+    if found.called_by:
+        parts.append(features_in_words("called by", found.called_by, names))
+    if found.writes:
+        parts.append(features_in_words("writes", found.writes, names))
+    kind = "unclear" if status == "unclear" else said.kind
+    return Described(" · ".join(parts), kind, status, reason, detail)
+
+
+def is_refuted(score: ExpertScore) -> bool:
+    """Return whether a description was judged, and is not surely better than chance and the null.
+
+    The null is what descriptions get on other experts' tokens, where that was measured.
+    """
+    own, lift = score.balanced_accuracy, score.lift
+    return (own.lo is not None and own.lo <= 0.5) or (lift.lo is not None and lift.lo <= 0)
 
 
 def is_claimed(score: ExpertScore) -> bool:

@@ -17,10 +17,10 @@ from scipy import sparse
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.corpus.documents import domains_of
 from deepseemoe.experts.documents import read_rows
+from deepseemoe.features.halves import is_explaining, mixed
 from deepseemoe.features.store import FeatureShard
 from deepseemoe.features.tokens import token_texts
 from deepseemoe.labels.counts import Firing
-from deepseemoe.labels.halves import is_explaining, mixed
 from deepseemoe.labels.reading import BoolArray, IntArray, Reading, Vocabulary
 from deepseemoe.names import Site
 

@@ -14,8 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepseemoe.config import LabelsConfig
+from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import Budget
+from deepseemoe.labels.asking.prompts import prompt_versions
+from deepseemoe.labels.contexts import allowed_documents
 from deepseemoe.labels.expert_clusters import Clusters
-from deepseemoe.labels.expert_labels import LABELLER, Described, describe
+from deepseemoe.labels.expert_contexts import ExpertContexts, Side, contexts_of, facts
+from deepseemoe.labels.expert_labels import LABELLER, Described, describe, model_description
+from deepseemoe.labels.expert_llm import Answered, Asked, ExpertLabeller
 from deepseemoe.labels.expert_predictors import by_features, by_rules, by_unigram
 from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
 from deepseemoe.labels.expert_tables import MAX_Q, Found, read_found, read_names, read_tested
@@ -25,7 +31,7 @@ from deepseemoe.labels.reading import BoolArray
 from deepseemoe.labels.rules import Rule
 from deepseemoe.labels.schemas import EXPERT_SCORES, EXPERTS
 from deepseemoe.labels.shared_experts import describe_shared
-from deepseemoe.runtime.files import read_json
+from deepseemoe.runtime.files import read_json, write_json
 from deepseemoe.runtime.seeds import generator
 from deepseemoe.runtime.tables import digest, write_table
 
@@ -63,6 +69,10 @@ def label_experts(
     writes: Path | None = None,
     shared: Path | None = None,
     expert_domains: Sequence[str] = (),
+    bill: Path | None = None,
+    answers: Path | None = None,
+    name: str = "experts",
+    parts: int = 1,
 ) -> None:
     """Write a description of each expert of the mapped layers to `experts`, scores to `scores`.
 
@@ -70,8 +80,10 @@ def label_experts(
     `routing` is the folder with load, domains and vocabulary; `shards` and `stores` are features
     and activations of the test split, `weights` those of the dictionary. `writes` adds the features
     that the expert's output holds, `shared` a row of each layer's shared experts. `expert_domains`
-    says what each expert was made for, where that is known. Raises ValueError where files do not
-    belong together.
+    says what each expert was made for, where that is known. `answers` is the folder that keeps a
+    language model's answers, in the file `name`; by default it stands beside `experts`. `bill` says
+    what they took, and `parts` how many dictionaries and windows share the budget. Raises
+    ValueError where files do not belong together, or the server cannot be used.
     """
     layers = read_json(summary)["layers"]
     found = read_found(routing, reads=reads, layers=layers, writes=writes)
@@ -90,8 +102,30 @@ def label_experts(
         _described(config, one, names=names, text=text, made_for=made)
         for one, made in zip(judged, made_for, strict=True)
     ]
+    score_rows = [row for one in judged for row in _score_rows(one)]
+    labeller, spent, prompts = LABELLER, Bill(), {}
+    if config.labeller == "openai":
+        asking = ExpertLabeller(
+            config,
+            answers=answers or experts.with_name("answers"),
+            name=name,
+            budget=Budget.share_of(config, parts, "experts"),
+            seed=seed,
+        )
+        allowed = allowed_documents(documents, config.domains)
+        answered = ask_about(asking, found, text, names, config, allowed=allowed, seed=seed)
+        described = [
+            model_description(one, said.found, names=names, made_for=made)
+            for one, said, made in zip(answered, judged, made_for, strict=True)
+        ]
+        score_rows += [
+            score_row(one.found, "routing", said.score, said.status, said.reason, said.n_failed)
+            for one, said in zip(judged, answered, strict=True)
+        ]
+        labeller, spent, prompts = asking.name, asking.bill, prompt_versions(config.prompts)
     rows = [
-        _row(one, said, made) for one, said, made in zip(judged, described, made_for, strict=True)
+        _row(one.found, said, made, labeller)
+        for one, said, made in zip(judged, described, made_for, strict=True)
     ]
     if shared:
         vocabulary = text.reading.vocabulary.texts
@@ -99,11 +133,12 @@ def label_experts(
     rows.sort(key=lambda row: (row["layer"], row["is_shared"], row["expert"]))
     clusters = Clusters(weights, read_tested(reads), generator(seed, "expert clusters"))
     rows = [_listed(row) | clusters.of(row["features"]) for row in rows]
-    score_rows = [row for one in judged for row in _score_rows(one)]
+    score_rows.sort(key=lambda row: (row["layer"], row["expert"]))
     manifest = {
         "layers": layers,
         "max_q": MAX_Q,
-        "labeller": LABELLER,
+        "labeller": labeller,
+        "prompts": prompts,
         "config": digest(config.model_dump(mode="json")),
         "seed": seed,
         "n_tokens": int(text.reading.is_valid.sum()),
@@ -112,6 +147,40 @@ def label_experts(
     _tell(rows, manifest["f1_15_85"])
     write_table(experts, EXPERTS, rows, manifest)
     write_table(scores, EXPERT_SCORES, score_rows, manifest)
+    if bill:
+        write_json(bill, spent.plain())
+
+
+def ask_about(
+    labeller: ExpertLabeller,
+    found: Sequence[Found],
+    text: RoutedText,
+    names: Mapping[int, str],
+    config: LabelsConfig,
+    *,
+    allowed: np.ndarray | None,
+    seed: int,
+) -> list[Answered]:
+    """Return what the labeller says of each expert; facts are of the explaining half alone."""
+    explaining, scoring = (Side.of(half, allowed) for half in text.halves())
+
+    def contexts(place: int) -> ExpertContexts:
+        one = found[place]
+        random = generator(seed, "expert contexts", one.layer, one.expert)
+        return contexts_of(
+            one.layer,
+            one.expert,
+            explaining=explaining,
+            scoring=scoring,
+            config=config,
+            random=random,
+        )
+
+    asked = [
+        Asked(one.layer, one.expert, facts(explaining, one, names, redacted=config.redact))
+        for one in found
+    ]
+    return labeller.label(asked, contexts)
 
 
 def judge_experts(found: Sequence[Found], text: RoutedText) -> Iterator[Judged]:
@@ -213,8 +282,7 @@ def _made_for(found: Found, expert_domains: Sequence[str]) -> str | None:
     return expert_domains[found.expert] if expert_domains else None
 
 
-def _row(one: Judged, said: Described, made_for: str | None) -> dict[str, Any]:
-    found = one.found
+def _row(found: Found, said: Described, made_for: str | None, labeller: str) -> dict[str, Any]:
     return {
         "layer": found.layer,
         "expert": found.expert,
@@ -227,7 +295,7 @@ def _row(one: Judged, said: Described, made_for: str | None) -> dict[str, Any]:
         "features": found.called_by,
         "tier": found.tier,
         "tokens": [token.text for token in found.tokens],
-        "labeller": LABELLER,
+        "labeller": labeller,
     }
 
 
@@ -252,11 +320,16 @@ def _standing(one: Judged, scorer: str, score: ExpertScore) -> tuple[str, str]:
 
 
 def score_row(
-    found: Found, scorer: str, score: ExpertScore, status: str, reason: str, n_failed: int = 0
+    found: Found,
+    scorer: str,
+    score: ExpertScore | None,
+    status: str,
+    reason: str,
+    n_failed: int = 0,
 ) -> dict[str, Any]:
     """Return a row of expert_scores.parquet."""
     row: dict[str, Any] = {"layer": found.layer, "expert": found.expert, "scorer": scorer}
-    for name, value in score._asdict().items():
+    for name, value in (score or ExpertScore(0, 0))._asdict().items():
         if isinstance(value, Interval):
             row |= {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
         else:

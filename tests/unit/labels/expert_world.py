@@ -37,7 +37,7 @@ NOISE = 0.05
 class ExpertWorld:
     """The text, who is sent where, and the truth of each planted rule."""
 
-    def __init__(self, seed=0, n_tokens=40_000):
+    def __init__(self, seed=0, n_tokens=40_000, noise=NOISE):
         rng = np.random.default_rng([seed, 5])
         self.reading = reading = make_reading(n_tokens=n_tokens, seed=seed)
         n = len(reading.token_ids)
@@ -48,7 +48,7 @@ class ExpertWorld:
             2: reading.domains == DOMAINS.index("code"),
             4: fires_TF[:, list(CALLERS)].any(1),
         }
-        noisy = [mask ^ (rng.random(n) < NOISE) for mask in self.holds.values()]
+        noisy = [mask ^ (rng.random(n) < noise) for mask in self.holds.values()]
         slots = [np.where(m, e, e + 1) for m, e in zip(noisy, self.holds, strict=True)]
         slots.append(rng.choice(RANDOM, n))
         order = np.argsort(rng.random((n, 4)), axis=1)

@@ -17,10 +17,10 @@ from llm_world import (
     write_examples,
 )
 
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.answers import FILE
 from deepseemoe.labels.explanation import Explanation
 from deepseemoe.labels.forms import Detections
-from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.llm import Context, ContextTable, LlmLabeller, detect
 
 FEATURES = range(3)
