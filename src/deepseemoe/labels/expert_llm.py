@@ -27,7 +27,7 @@ from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Asker, Question, Unanswered
 from deepseemoe.labels.asking.secrets import api_key
 from deepseemoe.labels.contexts import numbered
-from deepseemoe.labels.cost import expert_usage
+from deepseemoe.labels.cost import at_most, expert_usage
 from deepseemoe.labels.expert_contexts import AFTER, BEFORE, ExpertContexts
 from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
 from deepseemoe.labels.explanation import Explanation
@@ -111,11 +111,12 @@ async def describe_experts(
     seed: int,
 ) -> list[Answered]:
     """Return each expert with its description and score; `client` hands out askers."""
-    estimate = expert_usage(
+    usage = expert_usage(
         config,
         context_tokens=TOKEN_CHARACTERS * (BEFORE + 1 + AFTER),
         answer_tokens=config.max_answer_tokens,
     )
+    estimate = at_most(config, usage)
     progress = CostProgress("describe experts", len(experts), bill=client.bill, unit="experts")
 
     async def describe(place: int, asker: Asker) -> tuple[Explanation, Judged | None]:
@@ -135,6 +136,7 @@ async def describe_experts(
         estimate=estimate,
         budget=budget.part(1 - NULL_SHARE) if config.null_features else budget,
         width=width,
+        spent=client.bill.usage,
     )
     described = [one or (LEFT_OUT, None) for one in found]
     is_labelled = [judged is not None for _, judged in described]
