@@ -42,7 +42,11 @@ def judge(reply: Reply, *, key_name: str) -> Verdict:
         return Verdict("stop", f"check the key in {key_name}")
     if status == 402:
         return Verdict("stop", "the account is empty: pay, or name another server")
-    if 300 <= status < 400 or status in (404, 405) or (status in (400, 422) and _wrong_model(reply)):
+    if (
+        300 <= status < 400
+        or status in (404, 405)
+        or (status in (400, 422) and _wrong_model(reply))
+    ):
         return Verdict("stop", "check labels.model and labels.base_url")
     return Verdict("rejected")
 
