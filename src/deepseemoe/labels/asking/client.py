@@ -14,7 +14,7 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
-from deepseemoe.labels.asking.failures import Answer, Fault, answer_of, read_answer
+from deepseemoe.labels.asking.failures import SHOWN_AGAIN, Answer, Fault, answer_of, read_answer
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
 from deepseemoe.labels.asking.question import Asker, Failure, Question, Unanswered, Usage
 from deepseemoe.labels.asking.reply import Reply
@@ -35,9 +35,6 @@ AGAIN: dict[Failure, int | None] = {
 }
 """Answers of no use that are asked for again, and how often at most; None is `max_retries`. A loop
 costs a whole answer each time, and a refusal stays one."""
-
-QUOTED = 2000
-"""Characters of a useless answer that are shown again: runaway ones would fill the context."""
 
 
 class Client:
@@ -112,7 +109,7 @@ class ItemAsker:
         Raises Unanswered with what was wrong last, or Stopped.
         """
         messages: Messages = [{"role": "user", "content": question.prompt}]
-        most = self._client.config.max_retries
+        most = self._client.config.n_corrections
         for attempt in range(most + 1):
             answer = Answer.of_plain(await self._answer(_Chat(self._client, messages, question)))
             read = read_answer(answer, question)
@@ -195,9 +192,10 @@ class _Chat(Request):
         return self.body() != sent or self._client.learns(reply, sent)
 
     def keep(self, body: Any) -> Kept:
-        kept = answer_of(body, prompt_length=self._length).plain()
-        is_cut = kept["finish"] == "length"
-        return {**kept, "most": self._client.config.max_answer_tokens} if is_cut else kept
+        answer = answer_of(body, prompt_length=self._length)
+        if answer.finish == "length":
+            answer = answer._replace(most=self._client.config.max_answer_tokens)
+        return answer.plain()
 
     def is_good(self, kept: Kept) -> bool:
         """Return false for an answer that was cut off where it may be longer now."""
@@ -252,6 +250,6 @@ def _correction(text: str, fault: Fault) -> Messages:
     """Return the messages that ask again."""
     request = f"That is of no use: {fault.reason}. Answer in English with the JSON object alone."
     return [
-        {"role": "assistant", "content": text[:QUOTED] or "(nothing)"},
+        {"role": "assistant", "content": text[:SHOWN_AGAIN] or "(nothing)"},
         {"role": "user", "content": request},
     ]
