@@ -84,7 +84,8 @@ class ContextTable:
         self._redacted, self._documents = redacted, documents
         column = self._file.schema_arrow.get_field_index("feature")
         groups = [self._file.metadata.row_group(n) for n in range(self._file.num_row_groups)]
-        statistics = [group.column(column).statistics for group in groups]
+        # An empty table has one group, without rows and so without a first and a last.
+        statistics = [group.column(column).statistics for group in groups if group.num_rows]
         self._first = np.array([one.min for one in statistics], np.int64)
         self._last = np.array([one.max for one in statistics], np.int64)
         self._rows = lru_cache(KEPT_GROUPS)(self._read)
@@ -92,7 +93,7 @@ class ContextTable:
     @property
     def most_tokens(self) -> int:
         """Tokens of a language model that a context may take: the longest of the first rows."""
-        if not self._file.num_row_groups:
+        if not self._file.metadata.num_rows:
             return 0
         rows = [row for feature in self._rows(0).values() for row in feature]
         return max(len("".join(row["tokens"])) for row in rows) // CHARACTERS + 1
