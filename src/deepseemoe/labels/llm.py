@@ -20,7 +20,6 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.answers import Answers
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
 from deepseemoe.labels.forms import Description, Detections, prompt
-from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.openai_client import Client, Unanswered, api_key
 from deepseemoe.labels.scoring import Verdicts, score
 from deepseemoe.runtime.progress import Progress
@@ -32,6 +31,9 @@ SCORER = "detection"
 PER_PROMPT = 5
 """Texts that are judged together, as in Delphi's code."""
 
+HARD = "near", "neighbour"
+"""Groups of contexts that lack the feature though they look like it."""
+
 MARKED = 0.3
 """Share of the feature's highest activation from which a token is marked, as in Delphi's code."""
 
@@ -39,6 +41,7 @@ MARKED = 0.3
 class Context(NamedTuple):
     """One context of a feature."""
 
+    half: str
     group: str
     doc_id: int
     tokens: list[str]
@@ -72,7 +75,7 @@ class ContextTable:
 
     def __init__(self, path: Path, features: Sequence[int]):
         chosen = pc.field("feature").isin(list(features))
-        columns = ["feature", "group", "doc_id", "tokens", "activations"]
+        columns = ["feature", "half", "group", "doc_id", "tokens", "activations"]
         self._table = pq.read_table(path, columns=columns, filters=chosen)
         self._features = self._table["feature"].to_numpy()
 
@@ -83,9 +86,8 @@ class ContextTable:
         first, last = np.searchsorted(self._features, [feature, feature + 1])
         rows = self._table.slice(first, last - first).drop_columns("feature").to_pylist()
         contexts = [Context(**row) for row in rows]
-        explains = is_explaining(np.array([context.doc_id for context in contexts], np.int64))
-        shown = [c for c, own in zip(contexts, explains, strict=True) if own and _has_feature(c)]
-        judged = [c for c, own in zip(contexts, explains, strict=True) if not own]
+        shown = [c for c in contexts if c.half == "explain" and _has_feature(c)]
+        judged = [c for c in contexts if c.half == "score" and c.group not in HARD]
         shown.sort(key=lambda context: -max(context.activations))
         shared = {c.doc_id for c in shown} & {c.doc_id for c in judged}
         assert not shared, f"documents {shared} explain and judge at once"
@@ -191,7 +193,7 @@ def _verdicts(contexts: Sequence[Context], said: Sequence[bool]) -> Verdicts:
 
 
 def _has_feature(context: Context) -> bool:
-    return context.group != "random"
+    return context.group not in (*HARD, "random")
 
 
 def _numbered(texts: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Tokens that a language model reads and writes to label features, and what they cost.
 
-Half of the documents explain and the other half judge (`features.halves`), so of the contexts of a
-feature about half are shown once, and the other half judged once. An upper bound: every feature of
+Half of the documents explain and the other half judge (`features.halves`), and contexts are taken
+from each: those with the feature of one half are shown once, those of the other, and as many
+without it, judged once. An upper bound: every feature of
 the dictionary is described, unless `max_features` says less. Answers that have to be asked for
 again are not in it.
 """
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from deepseemoe.config import FeaturesConfig, RunConfig
-from deepseemoe.features.contexts import n_random
+from deepseemoe.features.contexts import n_positive, n_random
 from deepseemoe.labels.forms import prompt
 from deepseemoe.labels.llm import PER_PROMPT
 from deepseemoe.plan.dictionaries import Shape
@@ -46,9 +47,8 @@ class FeatureTokens(NamedTuple):
 def feature_tokens(run: RunConfig, answer_tokens: int = 0) -> FeatureTokens:
     """Return what one feature takes; `answer_tokens` of thought come with every answer."""
     config = run.features
-    n_positive = config.n_top + config.n_quantiles * config.n_per_quantile
-    n_shown = min(run.labels.n_examples, n_positive // 2)
-    n_judged = (n_positive + n_random(config)) // 2
+    n_shown = min(run.labels.n_examples, n_positive(config))
+    n_judged = n_positive(config) + n_random(config)
     n_calls = 1 + -(-n_judged // PER_PROMPT)
     context = context_tokens(config) + MARKS
     explain, detect = (_prompt_tokens(name) for name in ("explain", "detect"))

@@ -84,11 +84,12 @@ def _with_experts(table: pa.Table) -> pa.Table:
 
 
 def _contexts(run: Run, key: tuple[Any, ...]) -> list[Section]:
-    """Return the feature's top contexts, the peak token in brackets."""
+    """Return the feature's top contexts of both halves, the peak token in brackets."""
     if not run.has("examples", "tokens", "peak"):
         return []
     sql = "SELECT tokens, activations, peak FROM examples"
-    rows = run.query(f"{sql} WHERE {HERE} AND \"group\" = 'top' ORDER BY rank", key).to_pylist()
+    order = "ORDER BY activations[peak + 1] DESC, doc_id"
+    rows = run.query(f"{sql} WHERE {HERE} AND \"group\" = 'top' {order}", key).to_pylist()
     shown = rows[:N_CONTEXTS]
     table = pa.table(
         {

@@ -19,10 +19,10 @@ def test_an_offline_labeller_costs_no_tokens():
     assert figures(load_run({}))["LLM tokens"].value == 0
 
 
-def test_a_feature_shows_half_of_its_contexts_and_judges_the_other_half():
-    """10 of the top and 2 of each of 10 quantiles, and 20 at random, in halves by document."""
+def test_a_feature_shows_the_contexts_of_one_half_and_judges_those_of_the_other():
+    """10 of the top and 1 of each of 10 quantiles in each half, and 20 at random in one."""
     one = feature_tokens(ASKED)
-    assert (one.n_shown, one.n_judged, one.n_calls) == (15, 25, 6)
+    assert (one.n_shown, one.n_judged, one.n_calls) == (20, 40, 9)
 
 
 def test_the_labeller_is_shown_no_more_than_it_asks_for():
@@ -33,10 +33,10 @@ def test_the_labeller_is_shown_no_more_than_it_asks_for():
 def test_tokens_are_those_of_the_prompts_that_are_sent():
     """At four characters a token, contexts of 33 tokens of text."""
     context = "x" * 4 * (33 + MARKS)
-    shown = prompt("explain", n_texts=15, texts="\n".join([context] * 15))
+    shown = prompt("explain", n_texts=20, near_misses="", texts="\n".join([context] * 20))
     blanks = {"label": "twelve words of a description", "zeros": "0, 0, 0, 0, 0"}
     judged = prompt("detect", n_texts=5, texts="\n".join([context] * 5), **blanks)
-    sent = (len(shown) + 5 * len(judged)) / 4
+    sent = (len(shown) + 8 * len(judged)) / 4
     assert feature_tokens(ASKED).n_in == pytest.approx(sent, rel=0.05)
 
 
@@ -55,4 +55,4 @@ def test_the_price_follows_from_tokens_in_and_out():
 
 def test_thought_comes_with_every_answer():
     plain, thinking = figures(ASKED)["answers"], figures(ASKED, answer_tokens=500)["answers"]
-    assert thinking.value - plain.value == 4 * 1024 * 6 * 500
+    assert thinking.value - plain.value == 4 * 1024 * 9 * 500
