@@ -155,10 +155,12 @@ def tables():
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/shared.parquet",
             "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
+            "<results>/{run}/labels/{dictionary}/{window}/expert_scores.parquet",
         ]
     )
     return expand(of_all, run=RUN.name)

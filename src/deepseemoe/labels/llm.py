@@ -23,7 +23,7 @@ from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Asker, Question, Unanswered, Usage
 from deepseemoe.labels.asking.secrets import api_key
 from deepseemoe.labels.contexts import ContextTable, FeatureContexts, numbered, spread
-from deepseemoe.labels.cost import Contexts, explain_usage, score_usage
+from deepseemoe.labels.cost import Contexts, at_most, explain_usage, score_usage
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
 from deepseemoe.labels.null import partners
 from deepseemoe.labels.scorers import SCORERS
@@ -98,9 +98,12 @@ class LlmLabeller:
                 len(features),
                 describe,
                 client=client,
-                estimate=self._describing().plus(self._judging(self._config.scorers)),
+                estimate=at_most(
+                    self._config, self._describing().plus(self._judging(self._config.scorers))
+                ),
                 budget=self._budget.part(1 - NULL_SHARE) if judges_null else self._budget,
                 width=2 * self._config.concurrency,
+                spent=self.bill.usage,
             )
             labelled = [
                 one or Labelled(feature, LEFT_OUT)
@@ -161,7 +164,7 @@ class LlmLabeller:
             len(pairs),
             swap,
             client=client,
-            estimate=self._judging(scorers),
+            estimate=at_most(self._config, self._judging(scorers)),
             budget=self._budget.part(NULL_SHARE),
             width=2 * self._config.concurrency,
         )

@@ -208,7 +208,8 @@ def test_only_described_features_count_as_described(results, tmp_path):
     path = root / "bad/labels/sae/L00-L00/features.parquet"
     table = pq.read_table(path)
     statuses = ["labelled"] * 6 + ["refused"] * (len(table) - 6)
-    pq.write_table(table.append_column("status", pa.array(statuses)), path)
+    place = table.column_names.index("status")
+    pq.write_table(table.set_column(place, "status", pa.array(statuses)), path)
     rows = {row["run"]: row for row in compared(root, tmp_path / "out", ["small", "bad"])["labels"]}
     assert rows["bad"]["described_share"] == pytest.approx(6 / len(table))
 

@@ -14,7 +14,7 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
-from deepseemoe.labels.asking.failures import Answer, Fault, answer_of, read_answer
+from deepseemoe.labels.asking.failures import SHOWN_AGAIN, Answer, Fault, answer_of, read_answer
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
 from deepseemoe.labels.asking.question import Asker, Failure, Question, Unanswered, Usage
 from deepseemoe.labels.asking.reply import Reply
@@ -36,9 +36,6 @@ AGAIN: dict[Failure, int | None] = {
 """Answers of no use that are asked for again, and how often at most; None is `max_retries`. A loop
 costs a whole answer each time, and a refusal stays one."""
 
-QUOTED = 2000
-"""Characters of a useless answer that are shown again: runaway ones would fill the context."""
-
 
 class Client:
     """Asks one model of one server; use it as an async context manager.
@@ -53,8 +50,8 @@ class Client:
         self.abilities = Abilities()
         self._knows_chances = asyncio.Lock()
         self._asked_chances = False
-        where = self.exchange.where, config.structured, config.request
-        self._learnt = content_hash({"kind": "learnt", "where": where})
+        what = config.model, config.structured, config.request
+        self._learnt = content_hash({"kind": "learnt", "what": what})
         self._on_exit = ExitStack()
 
     async def __aenter__(self) -> Self:
@@ -112,7 +109,7 @@ class ItemAsker:
         Raises Unanswered with what was wrong last, or Stopped.
         """
         messages: Messages = [{"role": "user", "content": question.prompt}]
-        most = self._client.config.max_retries
+        most = self._client.config.n_corrections
         for attempt in range(most + 1):
             answer = Answer.of_plain(await self._answer(_Chat(self._client, messages, question)))
             read = read_answer(answer, question)
@@ -194,10 +191,11 @@ class _Chat(Request):
         sent = self._sent
         return self.body() != sent or self._client.learns(reply, sent)
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
-        kept = answer_of(body, prompt_length=self._length).plain()
-        is_cut = kept["finish"] == "length"
-        return {**kept, "most": self._client.config.max_answer_tokens} if is_cut else kept
+    def keep(self, body: Any) -> Kept:
+        answer = answer_of(body, prompt_length=self._length)
+        if answer.finish == "length":
+            answer = answer._replace(most=self._client.config.max_answer_tokens)
+        return answer.plain()
 
     def is_good(self, kept: Kept) -> bool:
         """Return false for an answer that was cut off where it may be longer now."""
@@ -227,7 +225,8 @@ class _Embedding(Request):
     def body(self) -> dict[str, Any]:
         return self._body
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
+        body = body if isinstance(body, dict) else {}
         usage = body.get("usage")
         said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         kept = {"usage": [said if isinstance(said, int) else self.n_tokens, 0, 1]}
@@ -251,6 +250,6 @@ def _correction(text: str, fault: Fault) -> Messages:
     """Return the messages that ask again."""
     request = f"That is of no use: {fault.reason}. Answer in English with the JSON object alone."
     return [
-        {"role": "assistant", "content": text[:QUOTED] or "(nothing)"},
+        {"role": "assistant", "content": text[:SHOWN_AGAIN] or "(nothing)"},
         {"role": "user", "content": request},
     ]

@@ -43,7 +43,7 @@ class Request:
         """Return what is sent."""
         raise NotImplementedError
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
         """Return what is kept of an answer."""
         raise NotImplementedError
 
