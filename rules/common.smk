@@ -271,7 +271,7 @@ def compared_files():
         Path(entry.run) if "/" in entry.run else results / entry.run
         for entry in RUN.compare.entries
     ]
-    stages = ("routing", "experts", "labels")
+    stages = ("dictionary", "routing", "experts", "labels")
     return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
 
 

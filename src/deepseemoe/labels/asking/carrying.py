@@ -31,6 +31,7 @@ async def carry() -> None:
     if not locked(late):
         return
     server = Server(LabelsConfig.model_validate(message["config"]))
+    _hand_over({"ready": True})
     held: dict[str, Reply] = {}
     tasks: set[asyncio.Task[None]] = set()
     while (line := await lines.readline()).endswith(b"\n"):

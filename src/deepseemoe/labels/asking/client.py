@@ -192,9 +192,10 @@ class _Chat(Request):
         return self.body() != sent or self._client.learns(reply, sent)
 
     def keep(self, body: Any) -> Kept:
-        kept = answer_of(body, prompt_length=self._length).plain()
-        is_cut = kept["finish"] == "length"
-        return {**kept, "most": self._client.config.max_answer_tokens} if is_cut else kept
+        answer = answer_of(body, prompt_length=self._length)
+        if answer.finish == "length":
+            answer = answer._replace(most=self._client.config.max_answer_tokens)
+        return answer.plain()
 
     def is_good(self, kept: Kept) -> bool:
         """Return false for an answer that was cut off where it may be longer now."""

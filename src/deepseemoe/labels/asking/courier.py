@@ -54,6 +54,9 @@ class Courier:
             start_new_session=True,
         )
         self._say({"config": self._config.model_dump(mode="json"), "late": str(self._late)})
+        assert self._process.stdout is not None
+        if not await self._process.stdout.readline():  # what is sent before would come in a burst
+            raise Stopped(f"{self._late.parent}: {_GONE.problem}, before it began; try again")
         self._reader = asyncio.create_task(self._read())
         return len(self._replies)
 

@@ -46,6 +46,8 @@ class Answer(NamedTuple):
     chances: list[dict[str, float]] | None = None
     is_odd: bool = False
     """Whether the server sent something that is no chat completion"""
+    most: int | None = None
+    """max_answer_tokens, where that cut it off"""
 
     def plain(self) -> dict[str, Any]:
         """Return what is kept of it: plain data without empty parts."""
