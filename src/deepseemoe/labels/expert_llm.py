@@ -27,7 +27,7 @@ from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Asker, Question, Unanswered
 from deepseemoe.labels.asking.secrets import api_key
 from deepseemoe.labels.contexts import numbered
-from deepseemoe.labels.cost import at_most, expert_usage
+from deepseemoe.labels.cost import at_most, expert_usage, routing_usage
 from deepseemoe.labels.expert_contexts import AFTER, BEFORE, ExpertContexts
 from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
 from deepseemoe.labels.explanation import Explanation
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 YES = 2
 """The least likelihood that counts as yes."""
 
-TOKEN_CHARACTERS = 4
+TOKENS_EACH = 4
 """Tokens of the language model for one of ours, at most, in the estimate of a passage."""
 
 Contexts = Callable[[int], ExpertContexts]
@@ -111,12 +111,10 @@ async def describe_experts(
     seed: int,
 ) -> list[Answered]:
     """Return each expert with its description and score; `client` hands out askers."""
-    usage = expert_usage(
-        config,
-        context_tokens=TOKEN_CHARACTERS * (BEFORE + 1 + AFTER),
-        answer_tokens=config.max_answer_tokens,
-    )
-    estimate = at_most(config, usage)
+    sizes = {
+        "context_tokens": TOKENS_EACH * (BEFORE + 1 + AFTER),
+        "answer_tokens": config.max_answer_tokens,
+    }
     progress = CostProgress("describe experts", len(experts), bill=client.bill, unit="experts")
 
     async def describe(place: int, asker: Asker) -> tuple[Explanation, Judged | None]:
@@ -133,7 +131,7 @@ async def describe_experts(
         len(experts),
         describe,
         client=client,
-        estimate=estimate,
+        estimate=at_most(config, expert_usage(config, **sizes)),
         budget=budget.part(1 - NULL_SHARE) if config.null_features else budget,
         width=width,
         spent=client.bill.usage,
@@ -151,7 +149,7 @@ async def describe_experts(
         len(pairs),
         swap,
         client=client,
-        estimate=estimate,
+        estimate=at_most(config, routing_usage(config, **sizes)),
         budget=budget.part(NULL_SHARE),
         width=width,
     )
