@@ -6,7 +6,6 @@ Upper bounds, but for answers that have to be asked for again.
 from typing import NamedTuple
 
 from deepseemoe.config import FeaturesConfig, LabelsConfig
-from deepseemoe.labels.asking.failures import SHOWN_AGAIN
 from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Usage
 from deepseemoe.labels.scorers.intruder import SMALLEST
@@ -18,11 +17,11 @@ CHARACTERS = 3
 MARKS = 6
 """Tokens around a passage: its number, and the marks of its active tokens."""
 
+EXPLANATION = 80
+"""Tokens of a label with its reasons."""
+
 VERDICT = 4
 """Tokens of a verdict on one passage, and as many for the object around them."""
-
-CORRECTION = SHOWN_AGAIN // CHARACTERS + 100
-"""Tokens that asking again adds to a prompt."""
 
 LABEL = "w" * 90
 """Stands for a description."""
@@ -106,16 +105,6 @@ def _calls(config: LabelsConfig, contexts: Contexts, scorer: str) -> tuple[int, 
     return n_texts, 1 if scorer == "embedding" else -(-n_texts // config.per_prompt), "detect"
 
 
-def at_most(config: LabelsConfig, usage: Usage) -> Usage:
-    """Return what questions take where each is asked again as often as the configuration allows."""
-    again = config.n_corrections
-    return Usage(
-        (1 + again) * usage.n_in + again * usage.n_calls * CORRECTION,
-        (1 + again) * usage.n_out,
-        (1 + again) * usage.n_calls,
-    )
-
-
 def verdict_tokens(config: LabelsConfig) -> int:
     """Return the tokens of an answer with a verdict on each passage of a prompt."""
     return VERDICT * (config.per_prompt + 1)
@@ -131,13 +120,16 @@ def _frame(config: LabelsConfig, name: str, **blanks: str) -> int:
 
 def expert_usage(config: LabelsConfig, *, context_tokens: int, answer_tokens: int) -> Usage:
     """Return what the description of one expert and its score take."""
-    each = context_tokens + MARKS
     n_shown = config.n_examples + config.n_examples // 2
     frame = _frame(config, "explain_expert", facts="w" * FACTS, near_misses="")
-    total = Usage(frame + n_shown * each, answer_tokens, 1)
+    explained = Usage(frame + n_shown * (context_tokens + MARKS), answer_tokens, 1)
+    options = {"context_tokens": context_tokens, "answer_tokens": answer_tokens}
+    return explained.plus(routing_usage(config, **options))
+
+
+def routing_usage(config: LabelsConfig, *, context_tokens: int, answer_tokens: int) -> Usage:
+    """Return what it takes to predict the routing of one expert's held-out tokens."""
     n_items = config.expert_items + config.expert_others
     n_calls = -(-n_items // config.per_prompt)
-    judged = Usage(
-        n_calls * _frame(config, "route") + n_items * each, n_calls * answer_tokens, n_calls
-    )
-    return total.plus(judged)
+    n_in = n_calls * _frame(config, "route") + n_items * (context_tokens + MARKS)
+    return Usage(n_in, n_calls * answer_tokens, n_calls)

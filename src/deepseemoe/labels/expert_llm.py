@@ -27,7 +27,7 @@ from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Asker, Question, Unanswered
 from deepseemoe.labels.asking.secrets import api_key
 from deepseemoe.labels.contexts import numbered
-from deepseemoe.labels.cost import at_most, expert_usage
+from deepseemoe.labels.cost import expert_usage, verdict_tokens
 from deepseemoe.labels.expert_contexts import AFTER, BEFORE, ExpertContexts
 from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
 from deepseemoe.labels.explanation import Explanation
@@ -90,7 +90,7 @@ class ExpertLabeller:
     async def _label(
         self, experts: Sequence[Asked], contexts: Contexts, answers: Answers
     ) -> list[Answered]:
-        async with Client(self._config, answers, bill=self.bill) as client:
+        async with Client(self._config, answers, bill=self.bill, budget=self._budget) as client:
             return await describe_experts(
                 experts,
                 contexts,
@@ -111,12 +111,11 @@ async def describe_experts(
     seed: int,
 ) -> list[Answered]:
     """Return each expert with its description and score; `client` hands out askers."""
-    usage = expert_usage(
+    estimate = expert_usage(
         config,
         context_tokens=TOKEN_CHARACTERS * (BEFORE + 1 + AFTER),
-        answer_tokens=config.max_answer_tokens,
+        answer_tokens=verdict_tokens(config),
     )
-    estimate = at_most(config, usage)
     progress = CostProgress("describe experts", len(experts), bill=client.bill, unit="experts")
 
     async def describe(place: int, asker: Asker) -> tuple[Explanation, Judged | None]:

@@ -10,9 +10,11 @@ from typing import NamedTuple
 from deepseemoe.config import FeaturesConfig, RunConfig
 from deepseemoe.labels.asking.question import Usage
 from deepseemoe.labels.cost import (
+    EXPLANATION,
     Contexts,
     expert_usage,
     explain_usage,
+    routing_usage,
     score_usage,
     verdict_tokens,
 )
@@ -20,9 +22,6 @@ from deepseemoe.labels.scorers.names import WITHOUT_LABEL
 from deepseemoe.plan.dictionaries import Shape
 from deepseemoe.plan.figures import Figure
 from deepseemoe.plan.network import Network
-
-EXPLANATION = 80
-"""Tokens of a label with its reasons."""
 
 
 class Prices(NamedTuple):
@@ -57,11 +56,14 @@ def label_jobs(
     null = score_usage(labels, contexts, answer_tokens=verdict, scorers=swapped, **options)
     expert = expert_usage(labels, answer_tokens=verdict, **options)
     n_null = sum(min(labels.null_features, size) for size in sizes)
-    n_experts = sum(s.n_layers for s in shapes) * (network.n_experts + network.n_shared_experts)
+    routed = routing_usage(labels, answer_tokens=verdict, **options)
+    n_experts = [s.n_layers * network.n_experts for s in shapes]  # shared ones are not asked about
+    n_swapped = sum(min(labels.null_features, n) for n in n_experts)
     return (
         Job("features", sum(sizes), explained.plus(scored)),
         Job("swapped descriptions", n_null, null),
-        Job("experts", n_experts, expert),
+        Job("experts", sum(n_experts), expert),
+        Job("swapped experts", n_swapped, routed),
     )
 
 

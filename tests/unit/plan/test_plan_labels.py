@@ -8,7 +8,7 @@ import pytest
 from deepseemoe.config import load_run
 from deepseemoe.labels.asking.question import Usage
 from deepseemoe.labels.contexts import Context, FeatureContexts
-from deepseemoe.labels.cost import CHARACTERS, Contexts, at_most, explain_usage, score_usage
+from deepseemoe.labels.cost import CHARACTERS, Contexts, explain_usage, score_usage
 from deepseemoe.labels.llm import explain
 from deepseemoe.labels.scorers import SCORERS
 from deepseemoe.plan.dictionaries import shapes_of
@@ -116,8 +116,10 @@ def test_the_null_judges_some_features_again_without_the_intruder():
 
 
 def test_every_expert_of_every_window_is_described_shared_ones_too():
-    assert jobs(ASKED)["experts"].n == 2 * 2 * 2 * (8 + 1)
+    assert jobs(ASKED)["experts"].n == 2 * 2 * 2 * 8
     assert jobs(ASKED)["experts"].each.n_calls == 1 + 100 // 5
+    assert jobs(ASKED)["swapped experts"].n == 2 * 2 * 2 * 8
+    assert jobs(ASKED)["swapped experts"].each.n_calls == 100 // 5
 
 
 def test_the_price_follows_from_tokens_in_and_out():
@@ -143,13 +145,3 @@ def test_thought_comes_with_every_answer():
     plain, thinking = figures(ASKED)["answers"], figures(ASKED, answer_tokens=500)["answers"]
     n_calls = sum(job.n * job.each.n_calls for job in jobs(ASKED).values())
     assert thinking.value - plain.value == 500 * n_calls
-
-
-def test_answers_that_are_asked_for_again_are_in_the_bound_of_a_budget():
-    config = changed(budget_tokens=1000).labels
-    once = Usage(1000, 100, 3)
-    bound = at_most(config, once)
-    assert bound.n_calls == 6
-    assert bound.n_out == 200
-    assert bound.n_in > 2000
-    assert at_most(changed(max_retries=0).labels, once) == once
