@@ -1,4 +1,4 @@
-"""The key is in nothing that is written: answers, logs at any level, errors and their tracebacks."""
+"""The key is in nothing that is written: answers, logs at any level, errors and tracebacks."""
 
 import logging
 import traceback

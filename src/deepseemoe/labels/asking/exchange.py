@@ -26,6 +26,9 @@ SILENT = 20
 """Requests in a row without any answer, after which the server is taken for gone; at least three
 times those under way at once."""
 
+GRACE = 20.0
+"""Seconds in which requests under way may end when the run stops"""
+
 
 class Request:
     """What is asked, how it is sent, and how the body of an answer becomes plain data to keep."""
@@ -65,6 +68,7 @@ class Exchange:
         """Whether there is a server, if only one that fails"""
         self._slots = asyncio.Semaphore(config.concurrency)
         self._under_way: dict[str, asyncio.Event] = {}
+        self._posts: set[asyncio.Task[tuple[Kept | None, Reply]]] = set()
         self._n_silent = 0
         self._stopped: str | None = None
 
@@ -115,17 +119,35 @@ class Exchange:
         """Send a request once; return what is kept of its answer, None where there is none."""
         async with self._slots:
             ticket = await self._turn(request.n_tokens)
-            n_tokens, reply = None, Reply(None, "")
-            try:
-                reply = await self.server.post(request.endpoint, request.body(), key)
-                kept = self._kept(request, reply)  # in the same step as the answer's last byte
-                if kept is not None:
-                    self.answers.add(key, kept)
-                    n_tokens = sum(kept["usage"][:2])
-            finally:
-                self.limits.end(ticket, reply.headers, n_tokens)
+            post = asyncio.create_task(self._post(request, key, ticket))
+            self._posts.add(post)
+            post.add_done_callback(self._posts.discard)
+            kept, reply = await asyncio.shield(post)
             self._count_silence(reply)
         return kept, reply
+
+    async def _post(
+        self, request: Request, key: str, ticket: list[float]
+    ) -> tuple[Kept | None, Reply]:
+        n_tokens, reply = None, Reply(None, "")
+        try:
+            reply = await self.server.post(request.endpoint, request.body(), key)
+            kept = self._kept(request, reply)  # in the same step as the answer's last byte
+            if kept is not None:
+                self.answers.add(key, kept)
+                n_tokens = sum(kept["usage"][:2])
+        finally:
+            self.limits.end(ticket, reply.headers, n_tokens)
+        return kept, reply
+
+    async def close(self) -> None:
+        """Wait a little for what is under way, as it is paid for, and close all connections."""
+        if self._posts:
+            done, late = await asyncio.wait(self._posts, timeout=GRACE)
+            for post in late:
+                post.cancel()
+            await asyncio.gather(*done, *late, return_exceptions=True)
+        await self.server.close()
 
     def _kept(self, request: Request, reply: Reply) -> Kept | None:
         step = judge(reply, key_name=self.config.api_key_env).step
