@@ -61,9 +61,7 @@ def n_contexts(config: FeaturesConfig) -> int:
 def quotas(config: FeaturesConfig) -> npt.NDArray[np.int64]:
     """Return how many contexts each group has in a half, at most."""
     quantiles = [config.n_per_quantile] * config.n_quantiles
-    return np.array(
-        [config.n_top, *quantiles, config.n_near, config.n_neighbour, n_random(config)]
-    )
+    return np.array([config.n_top, *quantiles, config.n_near, config.n_neighbour, n_random(config)])
 
 
 def rank_in_run(*keys: IntArray) -> IntArray:
