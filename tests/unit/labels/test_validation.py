@@ -146,10 +146,10 @@ def only(plan, *kinds):
 def test_failures_of_verdicts_are_counted_and_move_no_score(tables, tmp_path):
     kinds = (*faults.UNREADABLE, faults.REFUSED, faults.BAD_REQUEST, faults.BROKEN)
     plan = only(faults.by_content(0.3, *kinds, messages=1), "present", "right")
-    brain = Brain(RULES, error=0.2)
-    whole, _ = labelled(brain, tables, tmp_path / "whole", scorers=SCORERS)
+    brain, scorers = Brain(RULES, error=0.2), ("detection", "fuzzing")
+    whole, _ = labelled(brain, tables, tmp_path / "whole", scorers=scorers)
     holed, asked = labelled(
-        brain, tables, tmp_path / "holed", scorers=SCORERS, plan=plan, max_retries=0
+        brain, tables, tmp_path / "holed", scorers=scorers, plan=plan, max_retries=0
     )
     failed = sum(row["n_failed"] for row in holed.scores)
     judged = sum(row["n_positive"] + row["n_negative"] for row in holed.scores)
@@ -161,8 +161,8 @@ def test_failures_of_verdicts_are_counted_and_move_no_score(tables, tmp_path):
         if plan(one.number, {**one.body, "messages": one.body["messages"][:1]})
     }
     assert failed == sum(lost.values()) > 0.2 * asked_for
-    means, spreads = np.array([rate(holed, scorer) for scorer in SCORERS]).T
-    assert abs(means.mean() - 0.8) <= 2 * np.hypot.reduce(spreads) / len(SCORERS)
+    means, spreads = np.array([rate(holed, scorer) for scorer in scorers]).T
+    assert abs(means.mean() - 0.8) <= 2 * np.hypot.reduce(spreads) / len(scorers)
     reasons = " ".join(row["reason"] for row in holed.scores)
     assert all(status in reasons for status in ("unreadable", "refused", "rejected", "server"))
 
