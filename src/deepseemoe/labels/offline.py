@@ -16,12 +16,12 @@ from scipy import sparse
 
 from deepseemoe.labels.counts import Firing
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
-from deepseemoe.labels.fit import count_pairs, fit_all
+from deepseemoe.labels.fit.sets import top_symbols
+from deepseemoe.labels.fit.best import Search
 from deepseemoe.labels.halves import is_explaining
 from deepseemoe.labels.reading import IntArray, Reading
 from deepseemoe.labels.rules import Rule, quoted, to_json
 from deepseemoe.labels.scoring import Verdicts, score, swapped
-from deepseemoe.labels.triggers import fit_triggers
 from deepseemoe.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
