@@ -11,11 +11,13 @@ rule label_features:
         shards=feature_shards(),
         density="<results>/{run}/features/{dictionary}/{window}/density.parquet",
         examples="<results>/{run}/features/{dictionary}/{window}/examples.parquet",
+        reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
         documents="<results>/{run}/corpus/documents.parquet",
         tokenizer="<results>/{run}/corpus/tokenizer",
     output:
         features="<results>/{run}/labels/{dictionary}/{window}/features.parquet",
         scores="<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
+        bill="<results>/{run}/labels/{dictionary}/{window}/bill.json",
     log:
         "<logs>/{run}/label_features/{dictionary}-{window}.log",
     benchmark:
@@ -28,6 +30,7 @@ rule label_features:
     params:
         config=RUN.stage("labels"),
         seed=RUN.seed,
+        parts=len(RUN.dictionaries) * len(WINDOWS),
     message:
         "Labelling features of {wildcards.dictionary} on {wildcards.window}"
     script:

@@ -11,11 +11,22 @@ FEATURES: Columns = (
         "kind",
         pa.string(),
         "name",
-        "offline: token, previous, bigram, after, shape, domain, position, or unclear; of a "
-        "language model: model, or failed where it gave no readable answer",
+        "offline: kind of the rule, as token or after, or unclear; of a language model: model, or "
+        "failed where it gave no description",
     ),
+    Column(
+        "status",
+        pa.string(),
+        "name",
+        "labelled; unclear: no rule does well on held-out documents; few_contexts: too few to "
+        "describe or judge; budget: it ended before; empty, refused, unreadable, repeated, "
+        "other_language: an answer of no use; rejected: the server takes the request for wrong; "
+        "server: it kept failing",
+    ),
+    Column("reason", pa.string(), "text", "why it is not labelled; empty where it is"),
     Column("detail", pa.string(), "text", "the executable rule as JSON, or the model's reasons"),
     Column("n_active", pa.int64(), "tokens", "valid test tokens on which the feature fires"),
+    Column("best_tier", pa.string(), "name", "best tier of the feature's pairs in reads.parquet"),
     Column("labeller", pa.string(), "name", "who describes; rules are no language model"),
 )
 
@@ -25,8 +36,8 @@ SCORES: Columns = (
         "scorer",
         pa.string(),
         "name",
-        "execution: the rule is run on all held-out tokens; detection: a language model judges "
-        "held-out contexts",
+        "of rules: execution (run on all held-out tokens) and hard (on the feature's own tokens, "
+        "where it is on or off); of a language model: see labels.scorers",
     ),
     Column("n_positive", pa.int64(), "items", "judged tokens or contexts with the feature"),
     Column("n_negative", pa.int64(), "items", "judged tokens or contexts without it"),
@@ -34,8 +45,31 @@ SCORES: Columns = (
     Column("lo", pa.float64(), "share", "lower end of its 95 % interval over documents"),
     Column("hi", pa.float64(), "share", "upper end"),
     Column(
-        "n_failed", pa.int64(), "items", "contexts without a readable verdict; in no count above"
+        "null",
+        pa.float64(),
+        "share",
+        "mean balanced accuracy by this scorer of descriptions swapped among features of like "
+        "frequency; 0.5 for intruder, which sees no description; null where it was not measured",
     ),
+    Column("lift", pa.float64(), "share", "balanced_accuracy - null: its worth"),
+    Column("lift_lo", pa.float64(), "share", "lower end of its 95 % interval"),
+    Column("lift_hi", pa.float64(), "share", "upper end"),
+    Column(
+        "swapped",
+        pa.float64(),
+        "share",
+        "what another's description scored on this feature; null where it was not asked",
+    ),
+    Column("auroc", pa.float64(), "share", "of embedding: area under the curve; else null"),
+    Column("correlation", pa.float64(), "", "of simulation: predicted with true activations"),
+    Column("n_failed", pa.int64(), "items", "items without a readable verdict; in no count above"),
+    Column(
+        "status",
+        pa.string(),
+        "name",
+        "scored; few_contexts: none of one kind; failed: no readable verdict at all",
+    ),
+    Column("reason", pa.string(), "text", "why items failed or there is no score"),
 )
 
 EXPERTS: Columns = (

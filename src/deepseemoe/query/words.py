@@ -17,12 +17,16 @@ def word_sections(run: Run, word: str, *, dictionary: str | None, n_rows: int) -
     return found
 
 
+_OF_LABELS = "(SELECT * FROM scores WHERE scorer IN ('execution', 'detection'))"
+"""The scores that speak for a description: one of each feature."""
+
+
 def _features(run: Run, word: str, dictionary: str | None, n_rows: int) -> Section | None:
     if not run.has("features", "label"):
         return None
     has_scores = run.has("scores", "balanced_accuracy")
     score = ", max(s.balanced_accuracy) AS balanced_accuracy" if has_scores else ""
-    joined = 'LEFT JOIN scores s USING (dictionary, "window", feature)' if has_scores else ""
+    joined = f'LEFT JOIN {_OF_LABELS} s USING (dictionary, "window", feature)' if has_scores else ""
     sql = f"""
         SELECT dictionary, format('{{}}.F{{:05d}}', "window", feature) AS feature, n_active{score},
                label

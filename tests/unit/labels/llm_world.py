@@ -12,13 +12,17 @@ import numpy as np
 
 from deepseemoe.config import LabelsConfig
 from deepseemoe.features.schemas import EXAMPLES
+from deepseemoe.labels.asking.probe import PROMPT as PROBE
 from deepseemoe.runtime.tables import write_table
 
 KEY = "sk-not-for-anyones-eyes"
 
 
 class Server:
-    """Answers requests by `answer(prompt, number)`: a text, or a status to fail with."""
+    """Answers requests by `answer(prompt, number)`: a text, or a status to fail with.
+
+    The tiny requests of the probe have number -1 and are no prompts.
+    """
 
     def __init__(self, answer):
         self.answer, self.prompts, self.bodies, self.keys = answer, [], [], set()
@@ -68,13 +72,15 @@ class Server:
 
     def reply(self, body, key):
         with self._lock:
-            number = len(self.prompts)
-            self.prompts.append(body["messages"][0]["content"])
-            self.bodies.append(body)
+            prompt = body["messages"][0]["content"]
+            number = -1 if prompt == PROBE else len(self.prompts)
+            if prompt != PROBE:
+                self.prompts.append(prompt)
+                self.bodies.append(body)
             self.keys.add(key)
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
-        answered = self.answer(self.prompts[number], number)
+        answered = self.answer(prompt, number)
         with self._lock:
             self.busy -= 1
         return (200, answered) if isinstance(answered, str) else (answered, "planned failure")
@@ -90,6 +96,8 @@ def passages(prompt):
 
 def oracle(prompt, number=0):
     """Describe a feature by its marked word, and look for that word in passages."""
+    if prompt == PROBE:
+        return "Hello."
     if not is_detection(prompt):
         return json.dumps({"reasons": "seen", "label": re.findall(r"«\s*(\w+)»", prompt)[0]})
     label = prompt.split("\n\n")[1].strip()

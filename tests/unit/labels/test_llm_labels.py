@@ -20,7 +20,7 @@ from llm_world import (
 from deepseemoe.labels.answers import FILE
 from deepseemoe.labels.explanation import Explanation
 from deepseemoe.labels.forms import Detections
-from deepseemoe.labels.halves import is_explaining
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.llm import Context, ContextTable, LlmLabeller, detect
 
 FEATURES = range(3)

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from deepseemoe.labels.counts import Firing
 from deepseemoe.labels.fit import fit_all
-from deepseemoe.labels.halves import is_explaining
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.offline import OfflineLabeller
 from deepseemoe.labels.rules import AfterRule, TokenRule, from_json
 from deepseemoe.labels.triggers import candidates, nearest_words

@@ -3,7 +3,7 @@
 import pytest
 
 from deepseemoe.config import load_run
-from deepseemoe.labels.forms import prompt
+from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.plan.dictionaries import shapes_of
 from deepseemoe.plan.labels import MARKS, Prices, feature_tokens, label_figures
 

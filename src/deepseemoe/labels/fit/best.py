@@ -16,7 +16,7 @@ import numpy as np
 from deepseemoe.labels.counts import Firing, merit
 from deepseemoe.labels.fit.families import families_of, serves_second
 from deepseemoe.labels.fit.task import COST, PER_PART, Fitted, Floats, Task
-from deepseemoe.labels.halves import mixed
+from deepseemoe.features.halves import mixed
 from deepseemoe.labels.reading import IntArray, Reading
 from deepseemoe.labels.rules import BothRule, EitherRule, Rule
 

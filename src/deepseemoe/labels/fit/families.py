@@ -104,7 +104,8 @@ def _ranges(reading: Reading) -> Iterator[Family]:
     for unit, edges in EDGES.items():
         places = places_in(reading, unit)
         top = int(np.searchsorted(edges, places.max(initial=0), side="right"))
-        if top > 1:
+        is_new = unit == "segment" or (places != reading.positions)[reading.is_valid].any()
+        if top > 1 and is_new:
             used = np.append(edges[:top], edges[-1])
             yield Ranges(reading, places, used, "position", _position(used, unit))
 

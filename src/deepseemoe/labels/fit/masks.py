@@ -22,6 +22,9 @@ from deepseemoe.labels.rules import Rule
 MIN_TYPES = 3
 """Types with a property, seen with the feature: fewer are a list of tokens."""
 
+RANGE_BITS = 10.0
+"""Bits of a range, however fine its edges are."""
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -107,7 +110,7 @@ class Ranges:
         merits, first, last = _best_ranges(
             *task.arrays,
             *self._bins,
-            PER_BIT * 2 * float(np.log2(len(self.edges))),
+            PER_BIT * RANGE_BITS,
             task.base is not None,
         )
         make = self.make

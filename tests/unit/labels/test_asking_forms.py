@@ -2,7 +2,8 @@
 
 import pytest
 
-from deepseemoe.labels.forms import Description, Detections, prompt, read_form
+from deepseemoe.labels.asking.forms import Description, Detections, read_form
+from deepseemoe.labels.asking.prompts import prompt
 
 FIVE = {"n_texts": 5}
 
@@ -43,7 +44,7 @@ def test_descriptions_are_one_stripped_line_with_something_in_it():
 
 
 def test_prompts_have_all_their_blanks_filled():
-    explain = prompt("explain", n_texts=2, texts="1. a$b\n2. «c»")
+    explain = prompt("explain", n_texts=2, texts="1. a$b\n2. «c»", near_misses="")
     assert "1. a$b\n2. «c»" in explain
     detect = prompt("detect", label="digits", n_texts=2, texts="1. a\n2. b", zeros="0, 0")
     assert '{"present": [0, 0]}' in detect

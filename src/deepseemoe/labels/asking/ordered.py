@@ -1,0 +1,80 @@
+"""Many items at once, in order of value, as far as a budget reaches: the same ones in every run.
+
+Which items are left out must not depend on who answers first, so an item is admitted by what is
+certain at its turn: the usage of all items that stand `width` or more before it, which have ended,
+and the estimate of those between. An item `width` before it that hangs holds it up, so `width`
+should be some times the requests under way.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import Budget
+from deepseemoe.labels.asking.question import Asker, Usage
+
+T = TypeVar("T")
+
+
+class Asks(Protocol):
+    """What hands out askers and keeps a bill: a `client.Client`."""
+
+    bill: Bill
+
+    def asker(self) -> Asker:
+        """Return an asker with no usage so far."""
+        ...
+
+
+async def in_order(
+    n: int,
+    work: Callable[[int, Asker], Awaitable[T]],
+    *,
+    client: Asks,
+    estimate: Usage,
+    budget: Budget,
+    width: int,
+) -> list[T | None]:
+    """Return what `work` makes of items 0 to n - 1; None for those the budget leaves out.
+
+    `estimate` is what one item takes; where it is an upper bound, the budget is never exceeded.
+    After the first item that does not fit none is begun, and `bill.stopped` is "budget". Where an
+    item raises, the others are cancelled, and its error is raised.
+    """
+    results: list[T | None] = [None] * n
+    tasks: dict[int, asyncio.Task[None]] = {}
+    askers: dict[int, Asker] = {}
+    spent = Usage()
+    error: BaseException | None = None
+
+    async def run(item: int) -> None:
+        results[item] = await work(item, askers[item])
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for item in range(n):
+                if item >= width:
+                    await tasks.pop(item - width)
+                    spent = spent.plus(askers.pop(item - width).usage)
+                if not budget.admits(spent.plus(_times(estimate, len(tasks) + 1))):
+                    client.bill.stopped = "budget"
+                    break
+                askers[item] = client.asker()
+                tasks[item] = group.create_task(run(item))
+    except* Exception as failed:
+        error = _first(failed)
+    if error is not None:
+        raise error
+    return results
+
+
+def _times(usage: Usage, count: int) -> Usage:
+    return Usage(*(count * number for number in usage))
+
+
+def _first(group: BaseException) -> BaseException:
+    """Return the first error of a group."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
