@@ -115,7 +115,7 @@ SIMPLE = {
     "first": ("position",),
     "beyond": ("position",),
     "first of line": ("position", "previous"),
-    "first of sentence": ("position", "previous"),
+    "first of sentence": ("position", "previous", "after"),
     "seen before": ("repeated",),
     "even": ("every",),
     "after digits": ("shape", "previous", "affix"),
