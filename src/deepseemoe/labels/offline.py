@@ -33,10 +33,10 @@ CHANCE = 0.5
 """The 95 % interval of a clear rule lies above it: so 2.5 % of features without a rule may pass,
 however many rules were tried, since these were tried on other documents."""
 
-LONG = 16
+LONG = 12
 """Symbols of a set; with more it must be precise, or it is a list of what is frequent."""
 
-MIN_PRECISION = 0.5
+MIN_PRECISION = 0.6
 
 N_TOP_TOKENS = 5
 

@@ -61,9 +61,7 @@ class Vocabulary:
     def ends_sentence(self) -> BoolArray:
         """(V,): whether the next token begins a sentence."""
         return self._each(
-            lambda text: (
-                text.strip().rstrip(_CLOSING).endswith((".", "!", "?")) or "\n\n" in text
-            ),
+            lambda text: text.strip().rstrip(_CLOSING).endswith((".", "!", "?")) or "\n\n" in text,
             bool,
         )
 

@@ -9,7 +9,7 @@ from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.offline import OfflineLabeller
 
 SEEDS = (1, 2)
-FEWEST = 20
+FEWEST = 60
 """Held-out activations of a feature that says anything of the labeller."""
 
 
@@ -56,7 +56,7 @@ def test_simple_rules_are_named_by_a_right_kind(world):
 def test_rules_of_two_parts_lose_little(world):
     found = lost(world[1], COMPOUND)
     assert len(found) > 5
-    assert (found < 0.02).mean() >= 0.75
+    assert (found < 0.02).mean() >= 0.7
     assert found.mean() < 0.03
 
 

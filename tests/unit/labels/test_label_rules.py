@@ -114,7 +114,9 @@ def test_no_rule_looks_ahead_or_into_another_segment(reading):
     """What comes later is cut off; what came before the segment is another text."""
     opens = np.flatnonzero(reading.positions == 0)
     first, last = opens[20], opens[21] - 7
-    part = reading.only((np.arange(len(reading.doc_ids)) >= first) & (np.arange(len(reading.doc_ids)) < last))
+    part = reading.only(
+        (np.arange(len(reading.doc_ids)) >= first) & (np.arange(len(reading.doc_ids)) < last)
+    )
     for rule in [*RULES, *FURTHER.values()]:
         assert (rule.applies(part) == rule.applies(reading)[first:last]).all(), rule
 

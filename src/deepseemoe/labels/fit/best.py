@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepseemoe.features.halves import mixed
 from deepseemoe.labels.counts import Firing, merit
 from deepseemoe.labels.fit.families import families_of, serves_second
 from deepseemoe.labels.fit.task import COST, PER_PART, Fitted, Floats, Task
-from deepseemoe.features.halves import mixed
-from deepseemoe.labels.reading import IntArray, Reading
+from deepseemoe.labels.reading import BoolArray, IntArray, Reading
 from deepseemoe.labels.rules import BothRule, EitherRule, Rule
 
 GROUPS = (
@@ -39,6 +39,9 @@ MAX_MERIT = 0.97
 MAX_SHARE = 0.6
 """Share of all tokens that a base may cover."""
 
+MIN_LEFT = 0.15
+"""Share of the activations that a rule must leave out for another to be sought."""
+
 MIN_REST = 0.3
 """Merit of a second rule on the activations that the first leaves out."""
 
@@ -54,7 +57,10 @@ LEAST_HITS = 256
 TOO_LARGE = 4
 """Times MOST_BASE."""
 
-GOOD_MERIT = 0.8
+MOST_ALTERNATIVES = 2
+"""Rules beside the first, any of which may hold."""
+
+GOOD_MERIT = 0.7
 """With more, one base is enough."""
 
 SLACK = 0.01
@@ -105,7 +111,9 @@ class Search:
         for rank, bases in enumerate(ranked):
             enough = GOOD_MERIT if rank else MAX_MERIT
             best = self._better(best, self._both(own, bases, best, enough))
-        return self._better(best, self._either(own, best))
+        for n in range(MOST_ALTERNATIVES):
+            best = self._better(best, self._either(own, best, is_first=n == 0))
+        return best
 
     @staticmethod
     def _better(one: list[Found | None], other: list[Found | None]) -> list[Found | None]:
@@ -122,7 +130,9 @@ class Search:
         self, fitted: list[Fitted], features: range, own: Firing, rank: int
     ) -> list[Found | None]:
         """Return the best rule of each feature, or of the group that comes next."""
-        group_of = np.array([next(n for n, g in enumerate(GROUPS) if one.kind in g) for one in fitted])
+        group_of = np.array(
+            [next(n for n, g in enumerate(GROUPS) if one.kind in g) for one in fitted]
+        )
         merits = np.stack([one.merits[features.start : features.stop] for one in fitted])
         groups = np.stack([merits[group_of == n].max(axis=0) for n in range(len(GROUPS))])
         chosen = np.argsort(-groups, axis=0, kind="stable")[rank]
@@ -144,7 +154,7 @@ class Search:
         return np.flatnonzero(rule.applies(self._reading) & self._reading.is_valid)
 
     def _merit(self, fires: IntArray, places: IntArray, n_positive: int) -> float:
-        hits = len(np.intersect1d(fires, places, assume_unique=True))
+        hits = len(self._within_places(fires, places))
         return float(merit(float(hits), float(len(places)), float(n_positive), self._n_valid))
 
     @property
@@ -181,7 +191,7 @@ class Search:
         """Return the task within bases, large ones by some documents only."""
         empty = np.zeros(0, np.int32)
         places = [empty if base is None else base.places for base in bases]
-        hits = [np.intersect1d(own.places_of(f), p, assume_unique=True) for f, p in enumerate(places)]
+        hits = [self._within_places(own.places_of(f), p) for f, p in enumerate(places)]
         few = [MOST_BASE / max(len(p), 1) for p in places]
         shares = [
             min(max(share, LEAST_HITS / max(len(h), 1)), TOO_LARGE * share)
@@ -221,25 +231,42 @@ class Search:
         cost = base.cost + PER_PART + COST.get(other.kind, COST_OF_NOT)
         return Found(rule, self._merit(fires, places, len(fires)) - cost, cost, places)
 
-    def _either(self, own: Firing, best: list[Found | None]) -> list[Found | None]:
+    def _either(
+        self, own: Firing, best: list[Found | None], *, is_first: bool
+    ) -> list[Found | None]:
         """Return each best rule with another for the activations that it leaves out."""
-        rest = [
-            np.setdiff1d(own.places_of(f), one.places, assume_unique=True)
-            if one is not None and one.merit < MAX_MERIT
-            else np.zeros(0, np.int32)
-            for f, one in enumerate(best)
-        ]
+        rest = [self._left_out(own.places_of(f), one, is_first) for f, one in enumerate(best)]
         picked = self._picked(self._task(Firing.joined(rest, own.n_valid)))
         return [
-            self._united(own.places_of(f), one, left, second) if one and second[0] > MIN_REST else None
+            self._united(own.places_of(f), one, left, second)
+            if one and second[0] > MIN_REST
+            else None
             for f, (one, left, second) in enumerate(zip(best, rest, picked, strict=True))
         ]
+
+    def _left_out(self, fires: IntArray, one: Found | None, is_first: bool) -> IntArray:
+        """Return the activations that another rule should explain: none where these are few."""
+        if one is None or (not is_first and not isinstance(one.rule, EitherRule)):
+            return fires[:0]
+        rest = self._within_places(fires, one.places, is_in=False)
+        return rest if len(rest) > MIN_LEFT * len(fires) else fires[:0]
+
+    def _within_places(self, some: IntArray, places: IntArray, *, is_in: bool = True) -> IntArray:
+        """Return which of some places are among others, or are not."""
+        return some[self._table(places)[some] == is_in]
+
+    def _table(self, *places: IntArray) -> BoolArray:
+        """Return (T,): which tokens are among the places."""
+        table = np.zeros(len(self._reading.token_ids), bool)
+        for some in places:
+            table[some] = True
+        return table
 
     def _united(
         self, fires: IntArray, one: Found, rest: IntArray, second: tuple[float, Callable[[], Rule]]
     ) -> Found:
         other = self._found(rest, second[1](), second[0])
-        places = np.union1d(one.places, other.places)
+        places = np.flatnonzero(self._table(one.places, other.places))
         cost = one.cost + max(other.cost, 0.0) + PER_PART
         net = self._merit(fires, places, len(fires)) - cost
         return Found(EitherRule(one.rule, other.rule), net, cost, places)

@@ -95,9 +95,7 @@ def _looks(reading: Reading) -> Iterator[Family]:
     """Yield shapes and affixes of the token and of the one before, and lengths."""
     properties = Properties.of(reading)
     yield from (Looks(reading, properties, distance) for distance in (0, 1))
-    yield Ranges(
-        reading, reading.vocabulary.lengths[reading.token_ids], LENGTHS, "length", _length
-    )
+    yield Ranges(reading, reading.vocabulary.lengths[reading.token_ids], LENGTHS, "length", _length)
 
 
 def _ranges(reading: Reading) -> Iterator[Family]:
@@ -128,9 +126,7 @@ def _previous(distance: int) -> Callable[[tuple[int, ...]], Rule]:
 
 
 def _pairs(distance: int) -> Callable[[tuple[int, ...]], Rule]:
-    return lambda found: BigramRule(
-        tuple((key >> 32, key & 0xFFFFFFFF) for key in found), distance
-    )
+    return lambda found: BigramRule(tuple((key >> 32, key & 0xFFFFFFFF) for key in found), distance)
 
 
 def _threes(found: tuple[int, ...]) -> Rule:
@@ -143,7 +139,9 @@ def _named(names: Sequence[str], found: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _length(first: int, last: int) -> Rule:
-    return LengthRule(int(LENGTHS[first]), None if last >= len(LENGTHS) - 1 else int(LENGTHS[last]) - 1)
+    return LengthRule(
+        int(LENGTHS[first]), None if last >= len(LENGTHS) - 1 else int(LENGTHS[last]) - 1
+    )
 
 
 def _position(edges: np.ndarray, unit: str) -> Callable[[int, int], Rule]:

@@ -115,9 +115,7 @@ class Ranges:
         )
         make = self.make
         return [
-            Fitted(
-                self.kind, merits - COST[self.kind], lambda f: make(int(first[f]), int(last[f]))
-            )
+            Fitted(self.kind, merits - COST[self.kind], lambda f: make(int(first[f]), int(last[f])))
         ]
 
 

@@ -23,6 +23,9 @@ from deepseemoe.labels.rules import NotRule, Rule
 MAX_SET = 64
 """Symbols of one set; a longer list is no description."""
 
+MAX_EXCEPTIONS = 8
+"""Symbols that a rule leaves out."""
+
 SHRINK = 2.0
 """Occurrences at the feature's density that are added to those of each symbol."""
 
@@ -147,7 +150,8 @@ def _best_sets(
         start = (float(all_hits), float(n_base)) if excepts else (0.0, 0.0)
         sign = -1.0 if excepts else 1.0
         bit = PER_BIT * bits / max(n_positive[f], 1)
-        args = (start, sign, n_positive[f], n_valid, bit)
+        most = MAX_EXCEPTIONS if excepts else MAX_SET
+        args = (start, sign, n_positive[f], n_valid, bit, most)
         size, best = _cut(by_share, h, c, args)
         taken = by_share[:size]
         taken = taken[np.argsort(-(c - h)[taken] if excepts else -h[taken], kind="mergesort")]
@@ -162,9 +166,9 @@ def _best_sets(
 @numba.njit(cache=True, nogil=True)
 def _cut(order, hits, cover, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return how many symbols of the order make the best set, and its merit."""
-    (h, c), sign, n_positive, n_valid, bit = args
+    (h, c), sign, n_positive, n_valid, bit, most = args
     size, best = 0, -np.inf
-    for n, i in enumerate(order[:MAX_SET]):
+    for n, i in enumerate(order[:most]):
         h += sign * hits[i]
         c += sign * cover[i]
         value = merit(h, c, n_positive, n_valid) - PER_DOUBLING * np.log2(n + 1.0) - bit * (n + 1)

@@ -49,6 +49,7 @@ COST = {
 PER_PART = 0.03
 """Merit that a rule of several parts must gain with each of them."""
 
+
 class Task(NamedTuple):
     """Fit the best rule of each feature; within `base`, where there is one.
 
@@ -111,9 +112,7 @@ def everywhere(reading: Reading) -> Firing:
     return Firing.joined([valid], len(valid))
 
 
-def chosen(
-    kind: str, merits: Floats, options: IntArray, make: Callable[[int], Rule]
-) -> Fitted:
+def chosen(kind: str, merits: Floats, options: IntArray, make: Callable[[int], Rule]) -> Fitted:
     """Return fitted rules where each feature's is option n, or option -n - 1 turned round."""
 
     def rule(feature: int) -> Rule:

@@ -19,7 +19,7 @@ from deepseemoe.labels.fit.task import COST, PER_BIT, Fitted, Floats, Task, ever
 from deepseemoe.labels.reading import NONE, IntArray, Reading
 from deepseemoe.labels.rules import AfterRule, Rule, SinceRule
 
-WITHIN = np.array([2, 3, 4, 5, 6, 8, 10, 12, 16, 20])
+WITHIN = np.array([2, 3, 4, 5, 6, 8, 10, 12, 16])
 """Distances that are tried; directly after a token is a rule of its own."""
 
 SINCE = ("line", "sentence", "segment")
@@ -256,9 +256,7 @@ def _best_since(
         if starts[f] == starts[f + 1]:
             continue
         here = places[starts[f] : starts[f + 1]]
-        hits, units = _following(
-            here, unit_of, pointers, first_places, first_words, n_words
-        )
+        hits, units = _following(here, unit_of, pointers, first_places, first_words, n_words)
         covered, scale = everywhere, 1.0
         if has_base:
             scale = base_scale[f]
@@ -272,5 +270,3 @@ def _best_since(
             if value > merits[f]:
                 merits[f], best[f] = value, w
     return merits, best
-
-
