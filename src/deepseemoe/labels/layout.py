@@ -142,6 +142,13 @@ class Layout:
 
     def repeated(self, what: str) -> BoolArray:
         """Return (T,): whether the token, word or pair of tokens has stood in the segment."""
+        return self._repeated[what]
+
+    @cached_property
+    def _repeated(self) -> dict[str, BoolArray]:
+        return {what: self._repeats(what) for what in REPEATS}
+
+    def _repeats(self, what: str) -> BoolArray:
         tokens = self.token_ids.astype(np.int64)
         previous = np.concatenate([[NONE], tokens[:-1]])
         is_first = self.segment_starts == np.arange(len(tokens))

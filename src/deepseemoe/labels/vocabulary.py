@@ -36,13 +36,18 @@ class Vocabulary:
         return np.array([shapes_of(text) for text in self.texts]).reshape(-1, len(SHAPES))
 
     @cached_property
+    def plain(self) -> list[str]:
+        """(V,): each text without case and without spaces around it."""
+        return [plain(text) for text in self.texts]
+
+    @cached_property
     def words(self) -> tuple[list[str], IntArray]:
         """The distinct words, and (V,) the word of each token: its text without spaces and case.
 
         A trigger is a word: “import”, “ import” and “Import” announce the same. Blank tokens are
         none.
         """
-        stripped = [plain(text) for text in self.texts]
+        stripped = self.plain
         words = sorted({word for word in stripped if word})
         index = {word: n for n, word in enumerate(words)}
         return words, np.array([index.get(word, NONE) for word in stripped])

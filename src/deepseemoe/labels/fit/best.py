@@ -39,8 +39,14 @@ MAX_MERIT = 0.97
 MAX_SHARE = 0.6
 """Share of all tokens that a base may cover."""
 
+FEWEST = 12
+"""Activations of a feature for which rules of several parts are sought."""
+
 MIN_LEFT = 0.15
 """Share of the activations that a rule must leave out for another to be sought."""
+
+GOOD_ENOUGH = 0.8
+"""Merit with which no other rule is sought beside it."""
 
 MIN_REST = 0.3
 """Merit of a second rule on the activations that the first leaves out."""
@@ -48,7 +54,7 @@ MIN_REST = 0.3
 MOST_PLACES = 4096
 """Activations of a feature that are counted: more are sampled, whole documents at a time."""
 
-MOST_BASE = 3072
+MOST_BASE = 2048
 """Tokens of a base that are counted; more, if these hold too few activations."""
 
 LEAST_HITS = 256
@@ -60,7 +66,7 @@ TOO_LARGE = 4
 MOST_ALTERNATIVES = 2
 """Rules beside the first, any of which may hold."""
 
-GOOD_MERIT = 0.7
+GOOD_MERIT = 0.6
 """With more, one base is enough."""
 
 SLACK = 0.01
@@ -96,7 +102,7 @@ class Search:
     def rules(self) -> list[Rule | None]:
         """Return the best rule of each feature over all kinds; None where nothing repeats."""
         n_features = self._firing.n_features
-        fitted = self._fit(self._task(self._firing))
+        fitted = self._fit(self._task(self._firing, MOST_PLACES))
         block = max(1, int(BLOCK_PLACES / MAX_SHARE) // max(len(self._reading.token_ids), 1))
         found: list[Rule | None] = []
         for first in range(0, n_features, block):
@@ -168,9 +174,12 @@ class Search:
         limit = MAX_SHARE * self._n_valid
         tried = [
             base
-            if base and len(base.places) <= limit and (top is None or top.merit < enough)
+            if base
+            and len(base.places) <= limit
+            and n_positive >= FEWEST
+            and (top is None or top.merit < enough)
             else None
-            for base, top in zip(bases, best, strict=True)
+            for base, top, n_positive in zip(bases, best, own.n_positive, strict=True)
         ]
         picked = self._picked(self._within(own, tried))
         return [
@@ -178,10 +187,10 @@ class Search:
             for f, (base, top, second) in enumerate(zip(tried, best, picked, strict=True))
         ]
 
-    def _task(self, firing: Firing) -> Task:
-        """Return the task without a base, features of many activations by some documents only."""
+    def _task(self, firing: Firing, most: int) -> Task:
+        """Return the task without a base; of `most` activations or more some documents count."""
         counted = [
-            self._some(firing.places_of(f), MOST_PLACES / max(n, 1))
+            self._some(firing.places_of(f), most / max(n, 1))
             for f, n in enumerate(firing.n_positive.tolist())
         ]
         some = Firing.joined(counted, firing.n_valid)
@@ -236,7 +245,7 @@ class Search:
     ) -> list[Found | None]:
         """Return each best rule with another for the activations that it leaves out."""
         rest = [self._left_out(own.places_of(f), one, is_first) for f, one in enumerate(best)]
-        picked = self._picked(self._task(Firing.joined(rest, own.n_valid)))
+        picked = self._picked(self._task(Firing.joined(rest, own.n_valid), MOST_BASE))
         return [
             self._united(own.places_of(f), one, left, second)
             if one and second[0] > MIN_REST
@@ -246,7 +255,9 @@ class Search:
 
     def _left_out(self, fires: IntArray, one: Found | None, is_first: bool) -> IntArray:
         """Return the activations that another rule should explain: none where these are few."""
-        if one is None or (not is_first and not isinstance(one.rule, EitherRule)):
+        if one is None or one.merit > GOOD_ENOUGH or len(fires) < FEWEST:
+            return fires[:0]
+        if not is_first and not isinstance(one.rule, EitherRule):
             return fires[:0]
         rest = self._within_places(fires, one.places, is_in=False)
         return rest if len(rest) > MIN_LEFT * len(fires) else fires[:0]

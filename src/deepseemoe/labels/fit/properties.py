@@ -13,7 +13,6 @@ from deepseemoe.labels.fit.task import COST, Floats
 from deepseemoe.labels.reading import IntArray, Reading
 from deepseemoe.labels.rules import AffixRule, Rule, ShapeRule
 from deepseemoe.labels.shapes import SHAPES
-from deepseemoe.labels.vocabulary import plain
 
 Property = tuple[str, str]
 """How, as in AffixRule or `shape`, and the text or name of it."""
@@ -39,7 +38,7 @@ class Properties:
         ids, vocabulary = reading.types[0], reading.vocabulary
         types_of: dict[Property, list[int]] = defaultdict(list)
         for u, token in enumerate(ids.tolist()):
-            for found in affixes(plain(vocabulary.texts[token])):
+            for found in affixes(vocabulary.plain[token]):
                 types_of[found].append(u)
         for n, shape in enumerate(SHAPES):
             types_of["shape", shape] = np.flatnonzero(vocabulary.shapes[ids, n]).tolist()

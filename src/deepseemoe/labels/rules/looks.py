@@ -12,7 +12,6 @@ import numpy as np
 from deepseemoe.labels.reading import NONE, BoolArray, IntArray, Reading, Vocabulary
 from deepseemoe.labels.rules.rule import is_in, quoted
 from deepseemoe.labels.shapes import SHAPES
-from deepseemoe.labels.vocabulary import plain
 
 How = Literal["begins", "ends", "contains"]
 
@@ -53,9 +52,8 @@ class AffixRule:
     def applies(self, reading: Reading) -> BoolArray:
         """Return where the token looks so; only tokens that occur are looked at."""
         ids, numbers = reading.types
-        texts = reading.vocabulary.texts
-        matches = MATCHES[self.how]
-        found = [n for n, t in enumerate(ids.tolist()) if matches(plain(texts[t]), self.text)]
+        texts, matches = reading.vocabulary.plain, MATCHES[self.how]
+        found = [n for n, t in enumerate(ids.tolist()) if matches(texts[t], self.text)]
         return is_in(reading.before(self.distance, numbers), found, len(ids))
 
     def label(self, vocabulary: Vocabulary) -> str:
@@ -82,7 +80,7 @@ class LengthRule:
         if self.last is None:
             return f"token of {self.first} characters or more"
         span = str(self.first) if self.first == self.last else f"{self.first} to {self.last}"
-        return f"token of {span} characters"
+        return f"token of {span} character" + ("" if span == "1" else "s")
 
 
 def tokens_at(reading: Reading, distance: int) -> IntArray:
