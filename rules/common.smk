@@ -155,10 +155,12 @@ def tables():
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/shared.parquet",
             "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
+            "<results>/{run}/labels/{dictionary}/{window}/expert_scores.parquet",
         ]
     )
     return expand(of_all, run=RUN.name)
@@ -269,7 +271,7 @@ def compared_files():
         Path(entry.run) if "/" in entry.run else results / entry.run
         for entry in RUN.compare.entries
     ]
-    stages = ("routing", "experts", "labels")
+    stages = ("dictionary", "routing", "experts", "labels")
     return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
 
 

@@ -4,12 +4,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from deepseemoe.interop.redacted import redact
 from deepseemoe.interop.run_folder import RunFolder
+from deepseemoe.labels.asking.redact import MARKS, redact
 from deepseemoe.runtime.tables import read_table
 
 NO_LABEL = ("unclear", "failed")
 """Kinds of rows without a description, in tables from before there was a status."""
+
+MEASURES = ("lift", "balanced_accuracy", "auroc", "correlation")
+"""What is told of a score, the first that it has: lift over permuted descriptions; in runs without
+that null, balanced accuracy; of embeddings and simulations, theirs."""
 
 
 class Score(NamedTuple):
@@ -17,7 +21,7 @@ class Score(NamedTuple):
 
     scorer: str
     measure: str
-    """`lift` over labels that were permuted; `balanced accuracy` in runs that have no such null."""
+    """One of MEASURES."""
     value: float
     row: dict[str, Any]
 
@@ -44,7 +48,7 @@ def descriptions(run: RunFolder) -> Iterator[Description]:
     for row in sorted(read_table(path).to_pylist(), key=lambda row: row["feature"]):
         if not _stands(row):
             continue
-        label = "".join(redact([row["label"]], [0.0])[0])
+        label = "".join(redact([row["label"]], [0.0], tuple(MARKS))[0])
         own = scores.get(row["feature"], ())
         yield Description(row["feature"], label, row["kind"], row["labeller"], own)
 
@@ -59,8 +63,10 @@ def _scores(run: RunFolder) -> dict[int, tuple[Score, ...]]:
     path = run.optional("labels", "scores.parquet")
     found: dict[int, list[Score]] = {}
     for row in read_table(path).to_pylist() if path.is_file() else ():
-        measure = "lift" if row.get("lift") is not None else "balanced accuracy"
-        value = row[measure.replace(" ", "_")]
-        if value is not None and math.isfinite(value):
-            found.setdefault(row["feature"], []).append(Score(row["scorer"], measure, value, row))
+        for measure in MEASURES:
+            value = row.get(measure)
+            if value is not None and math.isfinite(value):
+                score = Score(row["scorer"], measure.replace("_", " "), value, row)
+                found.setdefault(row["feature"], []).append(score)
+                break
     return {feature: tuple(scores) for feature, scores in found.items()}

@@ -31,8 +31,8 @@ from deepseemoe.interop import neuronpedia_rows as rows
 from deepseemoe.interop.called_experts import Called, called_experts
 from deepseemoe.interop.descriptions import Description, descriptions
 from deepseemoe.interop.firing_contexts import Context, context_batches, short
-from deepseemoe.interop.redacted import redact
 from deepseemoe.interop.run_folder import RunFolder
+from deepseemoe.labels.asking.redact import MARKS, redact
 from deepseemoe.runtime.files import write_text
 from deepseemoe.runtime.progress import Progress
 from deepseemoe.runtime.tables import read_table
@@ -231,7 +231,7 @@ def _activations(source: rows.Source, contexts: Sequence[Context]) -> Iterator[r
         interval = rows.Bin(-1.0, max(own), -1.0)
         if context.group != "top":
             interval = rows.Bin(min(own), max(own), short(1 / n_quantiles[context.feature]))
-        tokens, values = redact(context.tokens, context.values)
+        tokens, values = redact(context.tokens, context.values, tuple(MARKS))
         yield rows.activation_row(
             source,
             context.feature,

@@ -17,6 +17,9 @@ CHARACTERS = 3
 MARKS = 6
 """Tokens around a passage: its number, and the marks of its active tokens."""
 
+EXPLANATION = 80
+"""Tokens of a label with its reasons."""
+
 VERDICT = 4
 """Tokens of a verdict on one passage, and as many for the object around them."""
 

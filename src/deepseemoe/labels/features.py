@@ -78,7 +78,7 @@ def label_features(
     nulls = nulls_of(labelled)
     manifest = {
         "labeller": labeller.name,
-        "config": digest(config.model_dump(mode="json")),
+        "config": digest(config.what_is_asked()),
         "seed": seed,
         "prompts": prompts,
         "null": {scorer: null._asdict() for scorer, null in nulls.items()},

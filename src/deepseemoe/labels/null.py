@@ -63,10 +63,11 @@ def nulls_of(labelled: Sequence[Labelled]) -> dict[str, Null]:
         for null in one.nulls:
             if null is not None and null.balanced_accuracy is not None:
                 values.setdefault(null.scorer, []).append(null.balanced_accuracy)
-    return {scorer: _null(np.array(found)) for scorer, found in values.items()}
+    return {scorer: null_from(np.array(found)) for scorer, found in values.items()}
 
 
-def _null(values: npt.NDArray[np.float64]) -> Null:
+def null_from(values: npt.NDArray[np.float64]) -> Null:
+    """Return the null of some balanced accuracies, one a swapped description."""
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.5
     return Null(float(values.mean()), Z_95 * spread / len(values) ** 0.5, len(values))
 

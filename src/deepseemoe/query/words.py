@@ -40,8 +40,10 @@ def _features(run: Run, word: str, dictionary: str | None, n_rows: int) -> Secti
 def _experts(run: Run, word: str, dictionary: str | None, n_rows: int) -> Section | None:
     if not run.has("experts", "label"):
         return None
+    kind = "if(is_shared, 'S', 'E')" if run.has("experts", "is_shared") else "'E'"
     sql = f"""
-        SELECT format('L{{:02d}}.E{{}}', layer, expert) AS expert, dictionary, "window", label
+        SELECT format('L{{:02d}}.{{}}{{}}', layer, {kind}, expert) AS expert, dictionary, "window",
+               label
         FROM experts m WHERE contains(lower(label), lower(?)) {_of(dictionary)}
         ORDER BY layer, m.expert, dictionary, "window" LIMIT {n_rows}"""
     return Section("experts whose description holds it", run.query(sql, _key(word, dictionary)))

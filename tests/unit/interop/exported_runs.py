@@ -113,13 +113,16 @@ def _write_labels(folder, *, is_new):
     _write(folder / "features.parquet", rows)
     scores = [
         {"feature": f, "scorer": scorer, "balanced_accuracy": 0.8, "n_failed": 1}
-        | ({"lift": 0.25, "null": 0.55} if is_new else {})
+        | ({"lift": 0.25, "null": 0.55, "auroc": None} if is_new else {})
         for f in (0, 1, 4)
         for scorer in ("detection", "fuzzing")
     ]
     scores.append(scores[0] | {"feature": 2, "balanced_accuracy": None})
     if is_new:
-        scores[-1]["lift"] = None
+        scores.append(
+            scores[-1] | {"feature": 4, "scorer": "embedding", "lift": None, "auroc": 0.9}
+        )
+        scores[-2]["lift"] = None
     _write(folder / "scores.parquet", scores)
 
 

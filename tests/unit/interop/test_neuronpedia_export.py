@@ -150,6 +150,12 @@ def test_the_number_published_is_the_lift_where_the_run_has_one(tmp_path):
     for is_new, name, value in [(True, "lift", 0.25), (False, "balanced-accuracy", 0.8)]:
         folder, _ = exported(tmp_path / name, is_new=is_new)
         scores = rows_of(folder, "explanation_scores")
+        if name == "lift":
+            other = scores.pop()
+            assert (other["explanationScoreTypeName"], other["value"]) == (
+                "deepseemoe_embedding_auroc",
+                0.9,
+            )
         assert {row["value"] for row in scores} == {value}
         types = {row["explanationScoreTypeName"] for row in scores}
         assert types == {f"deepseemoe_{scorer}_{name}" for scorer in ("detection", "fuzzing")}

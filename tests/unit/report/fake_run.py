@@ -264,11 +264,16 @@ def _write_labels(root, rng, one, n_active_F, layers, n_experts, text):
     }
     save(folder / "scores.parquet", columns, {"null": {"execution": {"mean": 0.503}}})
     rows = [
-        (layer, expert, text or ", ".join(["of"] + [w.strip() for w in WORDS[expert % 6][:3]]))
+        (
+            layer,
+            expert,
+            text or ", ".join(["of"] + [w.strip() for w in WORDS[expert % 6][:3]]),
+            False,
+        )
         for layer in layers
         for expert in range(n_experts)
     ]
-    save_rows(folder / "experts.parquet", "layer expert label", rows)
+    save_rows(folder / "experts.parquet", "layer expert label is_shared", rows)
 
 
 def _label(feature):

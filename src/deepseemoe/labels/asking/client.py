@@ -13,19 +13,20 @@ from pydantic import BaseModel
 from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import UNLIMITED, Budget
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
-from deepseemoe.labels.asking.failures import Answer, Fault, answer_of, read_answer
+from deepseemoe.labels.asking.failures import SHOWN_AGAIN, Answer, Fault, answer_of, read_answer
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
 from deepseemoe.labels.asking.question import Asker, Failure, Question, Unanswered, Usage
+from deepseemoe.labels.asking.reply import Reply
 from deepseemoe.labels.asking.secrets import scrubbed_logs
-from deepseemoe.labels.asking.server import Reply
 
 logger = logging.getLogger(__name__)
 
 Messages = list[dict[str, str]]
 
-CHARACTERS = 4
-"""Of a token of English, about"""
+CHARACTERS = 3
+"""Of a token, at least: English has four, code and names fewer"""
 
 AGAIN: dict[Failure, int | None] = {
     "empty": None,
@@ -36,9 +37,6 @@ AGAIN: dict[Failure, int | None] = {
 """Answers of no use that are asked for again, and how often at most; None is `max_retries`. A loop
 costs a whole answer each time, and a refusal stays one."""
 
-QUOTED = 2000
-"""Characters of a useless answer that are shown again: runaway ones would fill the context."""
-
 
 class Client:
     """Asks one model of one server; use it as an async context manager.
@@ -47,19 +45,22 @@ class Client:
     where it is missing; at entry where key, address or model are wrong.
     """
 
-    def __init__(self, config: LabelsConfig, answers: Answers, *, bill: Bill):
+    def __init__(
+        self, config: LabelsConfig, answers: Answers, *, bill: Bill, budget: Budget = UNLIMITED
+    ):
         self.config, self.bill = config, bill
-        self.exchange = Exchange(config, answers, bill)
+        self.exchange = Exchange(config, answers, bill, budget)
         self.abilities = Abilities()
         self._knows_chances = asyncio.Lock()
         self._asked_chances = False
-        where = self.exchange.server.where, config.structured, config.request
-        self._learnt = content_hash({"kind": "learnt", "where": where})
+        what = config.model, config.structured, config.request
+        self._learnt = content_hash({"kind": "learnt", "what": what})
         self._on_exit = ExitStack()
 
     async def __aenter__(self) -> Self:
-        self._on_exit.enter_context(scrubbed_logs(self.exchange.server.scrub))
+        self._on_exit.enter_context(scrubbed_logs(self.exchange.scrub))
         try:
+            await self.exchange.open()
             self.abilities = await probe(self.exchange)
             learnt = self.exchange.answers.get(self._learnt)
             if learnt is not None:
@@ -71,7 +72,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         with self._on_exit:
-            await self.exchange.server.close()
+            await self.exchange.close()
 
     def asker(self) -> Asker:
         """Return an asker with no usage so far."""
@@ -171,7 +172,7 @@ class _Chat(Request):
         config = client.config
         self._client, self._messages, self._question = client, messages, question
         self._length = sum(len(message["content"]) for message in messages)
-        self.n_tokens = self._length // CHARACTERS + config.max_answer_tokens
+        self.most = Usage(self._length // CHARACTERS + 1, config.max_answer_tokens, 1)
         self.purpose = question.purpose
         self.asked = {"kind": self.kind, "model": config.model, "messages": messages}
         if config.request:
@@ -193,10 +194,11 @@ class _Chat(Request):
         sent = self._sent
         return self.body() != sent or self._client.learns(reply, sent)
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
-        kept = answer_of(body, prompt_length=self._length).plain()
-        is_cut = kept["finish"] == "length"
-        return {**kept, "most": self._client.config.max_answer_tokens} if is_cut else kept
+    def keep(self, body: Any) -> Kept:
+        answer = answer_of(body, prompt_length=self._length)
+        if answer.finish == "length":
+            answer = answer._replace(most=self._client.config.max_answer_tokens)
+        return answer.plain()
 
     def is_good(self, kept: Kept) -> bool:
         """Return false for an answer that was cut off where it may be longer now."""
@@ -221,15 +223,16 @@ class _Embedding(Request):
         self.purpose, self._texts = purpose, list(texts)
         self._body = {"model": client.config.embedding_model, "input": self._texts}
         self.asked = {"kind": "embedding", **self._body}
-        self.n_tokens = sum(map(len, texts)) // CHARACTERS + 1
+        self.most = Usage(sum(map(len, texts)) // CHARACTERS + 1, 0, 1)
 
     def body(self) -> dict[str, Any]:
         return self._body
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
+        body = body if isinstance(body, dict) else {}
         usage = body.get("usage")
         said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-        kept = {"usage": [said if isinstance(said, int) else self.n_tokens, 0, 1]}
+        kept = {"usage": [said if isinstance(said, int) else self.most.n_in, 0, 1]}
         vectors = _vectors(body.get("data"), len(self._texts))
         if vectors is None:
             return kept
@@ -250,6 +253,6 @@ def _correction(text: str, fault: Fault) -> Messages:
     """Return the messages that ask again."""
     request = f"That is of no use: {fault.reason}. Answer in English with the JSON object alone."
     return [
-        {"role": "assistant", "content": text[:QUOTED] or "(nothing)"},
+        {"role": "assistant", "content": text[:SHOWN_AGAIN] or "(nothing)"},
         {"role": "user", "content": request},
     ]

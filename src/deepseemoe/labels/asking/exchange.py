@@ -1,7 +1,7 @@
 """A request that is answered once and for all: kept, or sent until there is an answer to keep.
 
-An answer is in the file in the same step of the event loop in which it was received, so a run that
-is killed afterwards never sends that request again.
+An answer is in the file in the same step of the event loop in which it was received, and the
+courier keeps what comes in after a kill, so a request is never sent again that was answered.
 """
 
 import asyncio
@@ -12,10 +12,14 @@ from typing import Any, NoReturn
 from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import Budget
+from deepseemoe.labels.asking.courier import Courier
+from deepseemoe.labels.asking.guard import Guard
 from deepseemoe.labels.asking.limits import Limits, retry_after
 from deepseemoe.labels.asking.question import Stopped, Unanswered, Usage
+from deepseemoe.labels.asking.reply import Endpoint, Reply
 from deepseemoe.labels.asking.retries import PATIENCE, judge, wait_before
-from deepseemoe.labels.asking.server import Endpoint, Reply, Server
+from deepseemoe.labels.asking.secrets import Scrubber, api_key, where_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +38,14 @@ class Request:
     purpose: str
     asked: Any
     """Plain data that names it: whatever changes the answer, and nothing else"""
-    n_tokens: int
-    """About what it will take"""
+    most: Usage
+    """What it may take"""
 
     def body(self) -> dict[str, Any]:
         """Return what is sent."""
         raise NotImplementedError
 
-    def keep(self, body: Mapping[str, Any]) -> Kept:
+    def keep(self, body: Any) -> Kept:
         """Return what is kept of an answer."""
         raise NotImplementedError
 
@@ -57,16 +61,29 @@ class Request:
 class Exchange:
     """Gets answers from the file or the server, a few at once; one for all askers of a run."""
 
-    def __init__(self, config: LabelsConfig, answers: Answers, bill: Bill):
+    def __init__(self, config: LabelsConfig, answers: Answers, bill: Bill, budget: Budget):
         self.config, self.answers, self.bill = config, answers, bill
-        self.server = Server(config)
+        self._guard = Guard(budget, bill)
+        self.scrub = Scrubber(api_key(config))
+        self.where = self.scrub(where_of(config))
         self.limits = Limits(config)
         self.is_reached = False
         """Whether there is a server, if only one that fails"""
+        self._courier = Courier(config, answers.late, is_kept=answers.holds)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._under_way: dict[str, asyncio.Event] = {}
         self._n_silent = 0
         self._stopped: str | None = None
+
+    async def open(self) -> None:
+        """Begin; answers that came in after an earlier run was killed are taken over."""
+        n_late = await self._courier.open()
+        if n_late:
+            logger.info("%d answers came in after an earlier run had ended", n_late)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._courier.close()
 
     async def answer(self, request: Request) -> Kept:
         """Return the answer to a request; who asks the same meanwhile waits for it.
@@ -84,8 +101,12 @@ class Exchange:
             finally:
                 del self._under_way[key]
                 done.set()
-        self.bill.answered(key, request.purpose, Usage(*kept["usage"]), cached=is_kept)
+        if is_kept:
+            self._count(request, key, kept, is_kept=True)
         return kept
+
+    def _count(self, request: Request, key: str, kept: Kept, *, is_kept: bool) -> None:
+        self.bill.answered(key, request.purpose, Usage(*kept["usage"]), cached=is_kept)
 
     async def _fetch(self, request: Request, key: str) -> Kept:
         n_errors = n_hurries = 0
@@ -113,15 +134,17 @@ class Exchange:
 
     async def _send(self, request: Request, key: str) -> tuple[Kept | None, Reply]:
         """Send a request once; return what is kept of its answer, None where there is none."""
-        async with self._slots:
-            ticket = await self._turn(request.n_tokens)
+        async with self._guard.room(request.most), self._slots:
+            ticket = await self._turn(request.most.n_tokens)
             n_tokens, reply = None, Reply(None, "")
             try:
-                reply = await self.server.post(request.endpoint, request.body(), key)
+                reply = await self._courier.post(request.endpoint, request.body(), key)
                 kept = self._kept(request, reply)  # in the same step as the answer's last byte
                 if kept is not None:
                     self.answers.add(key, kept)
+                    self._count(request, key, kept, is_kept=False)
                     n_tokens = sum(kept["usage"][:2])
+                self._courier.received(key)
             finally:
                 self.limits.end(ticket, reply.headers, n_tokens)
             self._count_silence(reply)
@@ -132,7 +155,7 @@ class Exchange:
         if step == "keep":
             return request.keep(reply.body)
         if step == "rejected" and not request.adapts(reply):
-            return {"rejected": self.server.scrub.line(reply.said), "usage": [0, 0, 1]}
+            return {"rejected": self.scrub.line(reply.said), "usage": [0, 0, 1]}
         return None
 
     async def _turn(self, n_tokens: int) -> list[float]:
@@ -160,8 +183,8 @@ class Exchange:
     def stop(self, what: str) -> NoReturn:
         """Raise Stopped here and for whoever asks after that, in one line that says where."""
         kept = "; answers so far are kept" if len(self.answers) else ""
-        self._stopped = f"{self.server.where}: {what}{kept}"
+        self._stopped = f"{self.where}: {what}{kept}"
         raise Stopped(self._stopped)
 
     def _said(self, reply: Reply) -> str:
-        return self.server.scrub.line(reply.said)
+        return self.scrub.line(reply.said)

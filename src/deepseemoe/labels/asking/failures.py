@@ -1,5 +1,6 @@
 """Read an answer: the form that it fills in, or the name of what is wrong with it."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -27,11 +28,15 @@ LOOP = re.compile(r"(.{1,100}?)\1{3,}.{0,100}$", re.DOTALL)
 TAIL, LOOP_LENGTH = 800, 60
 """Characters in which a loop is looked for, and how long it must be."""
 
+SHOWN_AGAIN = 2000
+"""Characters of a useless answer that are shown again: runaway ones would fill the context."""
+
 
 class Answer(NamedTuple):
     """What a server answered to one request, as it is kept."""
 
     text: str = ""
+    """What it said; without JSON around it, the start of what came instead"""
     usage: Usage = Usage()
     finish: str = "stop"
     """The server's `finish_reason`"""
@@ -39,16 +44,21 @@ class Answer(NamedTuple):
     rejected: str = ""
     """Why the server took the request for wrong; there is no answer then"""
     chances: list[dict[str, float]] | None = None
+    is_odd: bool = False
+    """Whether the server sent something that is no chat completion"""
+    most: int | None = None
+    """max_answer_tokens, where that cut it off"""
 
     def plain(self) -> dict[str, Any]:
         """Return what is kept of it: plain data without empty parts."""
         kept = self._replace(usage=list(self.usage))._asdict()  # type: ignore[arg-type]
-        return {name: value for name, value in kept.items() if value not in ("", None)}
+        return {name: value for name, value in kept.items() if value not in ("", None, False)}
 
     @classmethod
     def of_plain(cls, kept: Mapping[str, Any]) -> "Answer":
-        """Return the answer that `plain` was made of."""
-        return cls(**{**kept, "usage": Usage(*kept["usage"])})
+        """Return the answer that `plain` was made of; further keys are another's."""
+        own = {name: value for name, value in kept.items() if name in cls._fields}
+        return cls(**{**own, "usage": Usage(*kept["usage"])})
 
 
 class Fault(NamedTuple):
@@ -64,6 +74,8 @@ def read_answer(answer: Answer, question: Question) -> BaseModel | Fault:
         return Fault("rejected", answer.rejected)
     if answer.refusal or answer.finish == "content_filter":
         return Fault("refused", _short(answer.refusal or "content filter of the server"))
+    if answer.is_odd:
+        return Fault("unreadable", f"the server sent no chat completion but {answer.text[:80]!r}")
     text, is_cut = answer.text, answer.finish == "length"
     if not text.strip():
         why = "; all of max_answer_tokens went into thought or white space" if is_cut else ""
@@ -114,11 +126,14 @@ def repeats_itself(label: str) -> bool:
     return len(words) >= 4 and len(set(words)) <= max(len(words) // 4, 1)
 
 
-def answer_of(body: Mapping[str, Any], *, prompt_length: int) -> Answer:
+def answer_of(body: Any, *, prompt_length: int) -> Answer:
     """Return the answer in the body of a reply, whatever is missing or odd in it.
 
     Where a server counts no tokens, four characters are one.
     """
+    if not isinstance(body, dict):
+        shown = _short(body if isinstance(body, str) else json.dumps(body))
+        return Answer(shown, Usage(prompt_length // 4 + 1, len(shown) // 4 + 1, 1), is_odd=True)
     choice = _first(body.get("choices"))
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}

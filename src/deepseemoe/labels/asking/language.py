@@ -66,7 +66,7 @@ def is_english(text: str) -> bool:
         return True
     content = [word for word in words if word.lower() not in FOREIGN]
     is_name = all(word[0].isupper() for word in content) and not _CONTENT & set(lower)
-    return bool(content) and is_name
+    return bool(content) and is_name and len(foreign) == 2
 
 
 def _is_latin(letter: str) -> bool:

@@ -130,6 +130,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max((when - datetime.now(UTC)).total_seconds(), 0.0)
 
 
+def until_reset(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until a window that is used up opens again; None where none is."""
+    found = [_allowance(headers, suffix) for suffixes in KINDS.values() for suffix in suffixes]
+    return max((one[1] for one in found if one and one[0] < 1), default=None)
+
+
 def duration(text: str) -> float | None:
     """Return the seconds of `1.5`, `12ms`, `6m0s`, or until a time since the epoch; None for else.
 

@@ -15,7 +15,7 @@ MARKS: dict[str, str] = {"urls": "⟨url⟩", "mail": "⟨mail⟩"}
 
 _END = r"[^\s<>\"`{}|\\^«»“”⟨⟩]"
 _HOST = r"(?:[^\W_](?:[\w-]*[^\W_])?\.)+"
-_PLAIN = r"(?:com|org|net|edu|gov)(?![\w(@-]|\.[\w*])"
+_PLAIN = r"(?:(?:com?|org|edu|gov|ac)\.[a-z]{2}|com|org|net|edu|gov)(?![\w(@-]|\.[\w*])"
 _ANY = r"(?:[a-z]{2}|com|org|net|edu|gov|mil|info|biz|dev|app|online|site|shop|xyz)"
 
 URL = re.compile(
@@ -36,7 +36,9 @@ REST = re.compile(r"[\w.~:/?#&=%+@,;!$*'-]+(?=[).\]]*(?:[\s<>\"`]|$))")
 """What a context begins with, in letters that addresses have"""
 
 REST_OF_MAIL = re.compile(r"\w@|@[\w.-]*\.\w")
-REST_OF_URL = re.compile(r"[/?=&#%]|\w\.(?:com|org|net|edu|gov|html?|php|aspx?)\b", re.IGNORECASE)
+REST_OF_URL = re.compile(
+    r"[/?=&#%]|\w\.(?:com?\.[a-z]|com|org|net|edu|gov|ac\.[a-z]|html?|php|aspx?)", re.I
+)
 
 
 class _Span(NamedTuple):

@@ -3,8 +3,8 @@
 import re
 from typing import Literal, NamedTuple
 
-from deepseemoe.labels.asking.limits import retry_after
-from deepseemoe.labels.asking.server import Reply
+from deepseemoe.labels.asking.limits import retry_after, until_reset
+from deepseemoe.labels.asking.reply import Reply
 
 FIRST, LONGEST = 0.5, 60.0
 """Seconds before the second try, and at most."""
@@ -30,8 +30,8 @@ def judge(reply: Reply, *, key_name: str) -> Verdict:
     pass. `slower`: too many requests. `stop`: no request will fare better.
     """
     status = _status(reply)
-    if status == 200:
-        return Verdict("keep" if isinstance(reply.body, dict) else "again")
+    if status is not None and 200 <= status < 300:
+        return Verdict("keep")  # also what is no JSON: it was paid for
     if status is None or status >= 500 or status in (408, 409, 425):
         return Verdict("again")
     if status == 429:
@@ -42,7 +42,11 @@ def judge(reply: Reply, *, key_name: str) -> Verdict:
         return Verdict("stop", f"check the key in {key_name}")
     if status == 402:
         return Verdict("stop", "the account is empty: pay, or name another server")
-    if status in (404, 405) or (status in (400, 422) and _wrong_model(reply)):
+    if (
+        300 <= status < 400
+        or status in (404, 405)
+        or (status in (400, 422) and _wrong_model(reply))
+    ):
         return Verdict("stop", "check labels.model and labels.base_url")
     return Verdict("rejected")
 
@@ -53,7 +57,7 @@ def wait_before(reply: Reply, attempt: int, *, key: str) -> float:
     As the server asks, else twice as long each time, give or take a quarter that depends on the
     request, so that many do not come back at once.
     """
-    asked = retry_after(reply.headers)
+    asked = retry_after(reply.headers) or until_reset(reply.headers)
     if asked is not None:
         return asked
     share = int(key[:8], 16) / 16**8
