@@ -19,7 +19,6 @@ from scipy import sparse
 from deepseemoe.labels.counts import Firing
 from deepseemoe.labels.expert_scores import NEGATIVES, POSITIVES
 from deepseemoe.labels.expert_text import RoutedText
-from deepseemoe.labels.fit.sets import SHRINK
 from deepseemoe.labels.reading import BoolArray, Reading
 from deepseemoe.labels.rules import Rule
 

@@ -40,7 +40,9 @@ def score(scorer: str, verdicts: Verdicts, *, n_failed: int = 0) -> Score:
     """Return the balanced accuracy of verdicts; None where either class is empty."""
     n_positive, n_negative = int(verdicts.positives.sum()), int(verdicts.negatives.sum())
     if not n_positive or not n_negative:
-        return Score(scorer, n_positive, n_negative, None, None, None, n_failed)
+        told = f"{n_positive} with it and {n_negative} without it to judge by"
+        unknown = (scorer, n_positive, n_negative, None, None, None, n_failed)
+        return Score(*unknown, status="few_contexts", reason=told)
     hit = document_rate(verdicts.true_positives, verdicts.positives)
     spared = document_rate(verdicts.true_negatives, verdicts.negatives)
     middle = (hit.value + spared.value) / 2

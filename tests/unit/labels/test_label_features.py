@@ -81,9 +81,12 @@ def test_planted_features_are_described_from_the_files_of_a_run(inputs, tmp_path
     assert {row["kind"] for row in rows[N_PLANTED:]} == {"unclear"}
     assert {row["labeller"] for row in rows} == {"offline rules (no language model)"}
     scores = read_table(paths["scores"]).to_pylist()
-    assert [row["feature"] for row in scores] == [row["feature"] for row in rows]
-    assert {row["scorer"] for row in scores} == {"execution"}
-    assert min(row["balanced_accuracy"] for row in scores[:N_PLANTED]) > 0.9
+    for scorer in ("execution", "hard"):
+        own = [row for row in scores if row["scorer"] == scorer]
+        assert [row["feature"] for row in own] == [row["feature"] for row in rows]
+    assert min(row["balanced_accuracy"] for row in own[:N_PLANTED] if row["lo"]) > 0.8
+    run = [row["balanced_accuracy"] for row in scores if row["scorer"] == "execution"]
+    assert min(run[:N_PLANTED]) > 0.9
 
 
 def test_the_manifest_holds_the_null_that_scores_must_beat(inputs, tmp_path):

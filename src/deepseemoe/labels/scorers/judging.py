@@ -54,7 +54,7 @@ class Judged(NamedTuple):
         found = score(scorer, self._verdicts(), n_failed=n_failed)
         told = ", ".join(f"{status} {n}" for status, n in sorted(self.failures.items()))
         if found.balanced_accuracy is None:
-            return found._replace(status="failed" if n_failed else "few_contexts", reason=told)
+            return found._replace(status="failed", reason=told) if n_failed else found
         return found._replace(reason=told)
 
     def _verdicts(self) -> Verdicts:
