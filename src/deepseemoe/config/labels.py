@@ -101,9 +101,9 @@ class LabelsConfig(Section):
     budget_usd: float | None = Field(
         None,
         gt=0,
-        description="What the run may cost in US dollars, by the two prices: nothing is begun that "
-        "could exceed it, and an answer of no use is asked for again once at most. Each dictionary "
-        "and window has an equal share, a fifth of it for experts.",
+        description="What the run may cost in US dollars, by the two prices: nothing is asked that "
+        "could exceed it. Each dictionary and window has an equal share, a fifth of it for "
+        "experts.",
     )
     budget_tokens: int | None = Field(
         None, gt=0, description="Tokens in and out that the run may use, shared in the same way."
@@ -115,12 +115,6 @@ class LabelsConfig(Section):
         None, ge=0, description="Price of a million tokens of answers."
     )
     format: Literal[2] = Field(2, description="A higher one reruns the stage.")
-
-    @property
-    def n_corrections(self) -> int:
-        """How often an answer of no use is asked for again: under a budget once at most."""
-        has_budget = self.budget_usd is not None or self.budget_tokens is not None
-        return min(self.max_retries, 1) if has_budget else self.max_retries
 
     def what_is_asked(self) -> dict[str, Any]:
         """Return the keys that tables depend on: not where the server is, nor how it is asked."""

@@ -6,7 +6,6 @@ Upper bounds, but for answers that have to be asked for again.
 from typing import NamedTuple
 
 from deepseemoe.config import FeaturesConfig, LabelsConfig
-from deepseemoe.labels.asking.failures import SHOWN_AGAIN
 from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Usage
 from deepseemoe.labels.scorers.intruder import SMALLEST
@@ -18,11 +17,11 @@ CHARACTERS = 3
 MARKS = 6
 """Tokens around a passage: its number, and the marks of its active tokens."""
 
+EXPLANATION = 80
+"""Tokens of a label with its reasons."""
+
 VERDICT = 4
 """Tokens of a verdict on one passage, and as many for the object around them."""
-
-CORRECTION = SHOWN_AGAIN // CHARACTERS + 100
-"""Tokens that asking again adds to a prompt."""
 
 LABEL = "w" * 90
 """Stands for a description."""
@@ -104,16 +103,6 @@ def _calls(config: LabelsConfig, contexts: Contexts, scorer: str) -> tuple[int, 
     others = contexts.n_near if scorer == "hard" else contexts.n_random
     n_texts = min(n_active, most) + min(others, most)
     return n_texts, 1 if scorer == "embedding" else -(-n_texts // config.per_prompt), "detect"
-
-
-def at_most(config: LabelsConfig, usage: Usage) -> Usage:
-    """Return what questions take where each is asked again as often as the configuration allows."""
-    again = config.n_corrections
-    return Usage(
-        (1 + again) * usage.n_in + again * usage.n_calls * CORRECTION,
-        (1 + again) * usage.n_out,
-        (1 + again) * usage.n_calls,
-    )
 
 
 def verdict_tokens(config: LabelsConfig) -> int:

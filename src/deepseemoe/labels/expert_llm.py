@@ -27,7 +27,7 @@ from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Asker, Question, Unanswered
 from deepseemoe.labels.asking.secrets import api_key
 from deepseemoe.labels.contexts import numbered
-from deepseemoe.labels.cost import at_most, expert_usage, routing_usage
+from deepseemoe.labels.cost import expert_usage, verdict_tokens
 from deepseemoe.labels.expert_contexts import AFTER, BEFORE, ExpertContexts
 from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
 from deepseemoe.labels.explanation import Explanation
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 YES = 2
 """The least likelihood that counts as yes."""
 
-TOKENS_EACH = 4
+TOKEN_CHARACTERS = 4
 """Tokens of the language model for one of ours, at most, in the estimate of a passage."""
 
 Contexts = Callable[[int], ExpertContexts]
@@ -90,7 +90,7 @@ class ExpertLabeller:
     async def _label(
         self, experts: Sequence[Asked], contexts: Contexts, answers: Answers
     ) -> list[Answered]:
-        async with Client(self._config, answers, bill=self.bill) as client:
+        async with Client(self._config, answers, bill=self.bill, budget=self._budget) as client:
             return await describe_experts(
                 experts,
                 contexts,
@@ -111,10 +111,11 @@ async def describe_experts(
     seed: int,
 ) -> list[Answered]:
     """Return each expert with its description and score; `client` hands out askers."""
-    sizes = {
-        "context_tokens": TOKENS_EACH * (BEFORE + 1 + AFTER),
-        "answer_tokens": config.max_answer_tokens,
-    }
+    estimate = expert_usage(
+        config,
+        context_tokens=TOKEN_CHARACTERS * (BEFORE + 1 + AFTER),
+        answer_tokens=verdict_tokens(config),
+    )
     progress = CostProgress("describe experts", len(experts), bill=client.bill, unit="experts")
 
     async def describe(place: int, asker: Asker) -> tuple[Explanation, Judged | None]:
@@ -131,7 +132,7 @@ async def describe_experts(
         len(experts),
         describe,
         client=client,
-        estimate=at_most(config, expert_usage(config, **sizes)),
+        estimate=estimate,
         budget=budget.part(1 - NULL_SHARE) if config.null_features else budget,
         width=width,
         spent=client.bill.usage,
@@ -149,7 +150,7 @@ async def describe_experts(
         len(pairs),
         swap,
         client=client,
-        estimate=at_most(config, routing_usage(config, **sizes)),
+        estimate=estimate,
         budget=budget.part(NULL_SHARE),
         width=width,
     )

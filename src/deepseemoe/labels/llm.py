@@ -23,7 +23,7 @@ from deepseemoe.labels.asking.prompts import prompt
 from deepseemoe.labels.asking.question import Asker, Question, Unanswered, Usage
 from deepseemoe.labels.asking.secrets import api_key
 from deepseemoe.labels.contexts import ContextTable, FeatureContexts, numbered, spread
-from deepseemoe.labels.cost import Contexts, at_most, explain_usage, score_usage
+from deepseemoe.labels.cost import EXPLANATION, Contexts, explain_usage, score_usage, verdict_tokens
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
 from deepseemoe.labels.null import partners
 from deepseemoe.labels.scorers import SCORERS
@@ -86,7 +86,7 @@ class LlmLabeller:
     async def _label_all(self, valued: Valued, answers: Answers) -> list[Labelled]:
         features = valued.features.tolist()
         judges_null = bool(self._config.null_features)
-        async with Client(self._config, answers, bill=self.bill) as client:
+        async with Client(self._config, answers, bill=self.bill, budget=self._budget) as client:
             progress = CostProgress("describe features", len(features), bill=self.bill)
 
             async def describe(place: int, asker: Asker) -> Labelled:
@@ -98,9 +98,7 @@ class LlmLabeller:
                 len(features),
                 describe,
                 client=client,
-                estimate=at_most(
-                    self._config, self._describing().plus(self._judging(self._config.scorers))
-                ),
+                estimate=self._describing().plus(self._judging(self._config.scorers)),
                 budget=self._budget.part(1 - NULL_SHARE) if judges_null else self._budget,
                 width=2 * self._config.concurrency,
                 spent=self.bill.usage,
@@ -164,7 +162,7 @@ class LlmLabeller:
             len(pairs),
             swap,
             client=client,
-            estimate=at_most(self._config, self._judging(scorers)),
+            estimate=self._judging(scorers),
             budget=self._budget.part(NULL_SHARE),
             width=2 * self._config.concurrency,
         )
@@ -179,7 +177,7 @@ class LlmLabeller:
             self._config,
             Contexts.unbounded(),
             context_tokens=self._contexts.most_tokens,
-            answer_tokens=self._config.max_answer_tokens,
+            answer_tokens=EXPLANATION,
         )
 
     def _judging(self, scorers: Sequence[str]) -> Usage:
@@ -187,7 +185,7 @@ class LlmLabeller:
             self._config,
             Contexts.unbounded(),
             context_tokens=self._contexts.most_tokens,
-            answer_tokens=self._config.max_answer_tokens,
+            answer_tokens=verdict_tokens(self._config),
             scorers=tuple(scorers),
         )
 

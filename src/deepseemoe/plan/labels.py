@@ -10,6 +10,7 @@ from typing import NamedTuple
 from deepseemoe.config import FeaturesConfig, RunConfig
 from deepseemoe.labels.asking.question import Usage
 from deepseemoe.labels.cost import (
+    EXPLANATION,
     Contexts,
     expert_usage,
     explain_usage,
@@ -21,9 +22,6 @@ from deepseemoe.labels.scorers.names import WITHOUT_LABEL
 from deepseemoe.plan.dictionaries import Shape
 from deepseemoe.plan.figures import Figure
 from deepseemoe.plan.network import Network
-
-EXPLANATION = 80
-"""Tokens of a label with its reasons."""
 
 
 class Prices(NamedTuple):

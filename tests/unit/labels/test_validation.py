@@ -364,7 +364,7 @@ def test_a_killed_run_asks_nothing_twice_and_ends_in_the_same_bytes(tables, tmp_
 
 
 def test_a_budget_ends_cleanly_with_the_most_frequent_features(tables, tmp_path):
-    settings = {"scorers": ("detection",), "budget_tokens": 150_000, "max_answer_tokens": 100}
+    settings = {"scorers": ("detection",), "budget_tokens": 60_000, "max_answer_tokens": 100}
     labels, asked = labelled(Brain(RULES), tables, tmp_path, **settings)
     status = {n: row["status"] for n, row in labels.features.items()}
     done = [n for n in status if status[n] == "labelled"]
@@ -374,4 +374,4 @@ def test_a_budget_ends_cleanly_with_the_most_frequent_features(tables, tmp_path)
     assert least >= max(labels.features[n]["n_active"] for n in left)
     bill = json.loads((tmp_path / "bill.json").read_text())
     assert bill["stopped"] == "budget"
-    assert bill["tokens_in"] + bill["tokens_out"] <= 150_000
+    assert bill["tokens_in"] + bill["tokens_out"] <= 60_000

@@ -8,7 +8,7 @@ import pytest
 from deepseemoe.config import load_run
 from deepseemoe.labels.asking.question import Usage
 from deepseemoe.labels.contexts import Context, FeatureContexts
-from deepseemoe.labels.cost import CHARACTERS, Contexts, at_most, explain_usage, score_usage
+from deepseemoe.labels.cost import CHARACTERS, Contexts, explain_usage, score_usage
 from deepseemoe.labels.llm import explain
 from deepseemoe.labels.scorers import SCORERS
 from deepseemoe.plan.dictionaries import shapes_of
@@ -145,13 +145,3 @@ def test_thought_comes_with_every_answer():
     plain, thinking = figures(ASKED)["answers"], figures(ASKED, answer_tokens=500)["answers"]
     n_calls = sum(job.n * job.each.n_calls for job in jobs(ASKED).values())
     assert thinking.value - plain.value == 500 * n_calls
-
-
-def test_answers_that_are_asked_for_again_are_in_the_bound_of_a_budget():
-    config = changed(budget_tokens=1000).labels
-    once = Usage(1000, 100, 3)
-    bound = at_most(config, once)
-    assert bound.n_calls == 6
-    assert bound.n_out == 200
-    assert bound.n_in > 2000
-    assert at_most(changed(max_retries=0).labels, once) == once

@@ -48,3 +48,6 @@ class Budget(NamedTuple):
             usd=None if self.usd is None else self.usd * share,
             tokens=None if self.tokens is None else int(self.tokens * share),
         )
+
+
+UNLIMITED = Budget()

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import UNLIMITED, Budget
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
 from deepseemoe.labels.asking.failures import SHOWN_AGAIN, Answer, Fault, answer_of, read_answer
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 Messages = list[dict[str, str]]
 
-CHARACTERS = 4
-"""Of a token of English, about"""
+CHARACTERS = 3
+"""Of a token, at least: English has four, code and names fewer"""
 
 AGAIN: dict[Failure, int | None] = {
     "empty": None,
@@ -44,9 +45,11 @@ class Client:
     where it is missing; at entry where key, address or model are wrong.
     """
 
-    def __init__(self, config: LabelsConfig, answers: Answers, *, bill: Bill):
+    def __init__(
+        self, config: LabelsConfig, answers: Answers, *, bill: Bill, budget: Budget = UNLIMITED
+    ):
         self.config, self.bill = config, bill
-        self.exchange = Exchange(config, answers, bill)
+        self.exchange = Exchange(config, answers, bill, budget)
         self.abilities = Abilities()
         self._knows_chances = asyncio.Lock()
         self._asked_chances = False
@@ -108,8 +111,8 @@ class ItemAsker:
 
         Raises Unanswered with what was wrong last, or Stopped.
         """
-        messages: Messages = [{"role": "user", "content": question.prompt}]
-        most = self._client.config.n_corrections
+        messages: Messages = [{"role": "user", "content": _sendable(question.prompt)}]
+        most = self._client.config.max_retries
         for attempt in range(most + 1):
             answer = Answer.of_plain(await self._answer(_Chat(self._client, messages, question)))
             read = read_answer(answer, question)
@@ -125,7 +128,7 @@ class ItemAsker:
         """Return, for each token of the answer, the log-probabilities of its alternatives."""
         if not await self._client.gives_chances():
             raise self._failed("rejected", "the server gives no log-probabilities")
-        messages = [{"role": "user", "content": prompt}]
+        messages = [{"role": "user", "content": _sendable(prompt)}]
         question = Question(prompt, BaseModel, {}, purpose)
         kept = await self._answer(_Chances(self._client, messages, question))
         answer = Answer.of_plain(kept)
@@ -169,7 +172,7 @@ class _Chat(Request):
         config = client.config
         self._client, self._messages, self._question = client, messages, question
         self._length = sum(len(message["content"]) for message in messages)
-        self.n_tokens = self._length // CHARACTERS + config.max_answer_tokens
+        self.most = Usage(self._length // CHARACTERS + 1, config.max_answer_tokens, 1)
         self.purpose = question.purpose
         self.asked = {"kind": self.kind, "model": config.model, "messages": messages}
         if config.request:
@@ -217,10 +220,10 @@ class _Embedding(Request):
     endpoint = "embeddings"
 
     def __init__(self, client: Client, texts: Sequence[str], purpose: str):
-        self.purpose, self._texts = purpose, list(texts)
+        self.purpose, self._texts = purpose, [_sendable(text) for text in texts]
         self._body = {"model": client.config.embedding_model, "input": self._texts}
         self.asked = {"kind": "embedding", **self._body}
-        self.n_tokens = sum(map(len, texts)) // CHARACTERS + 1
+        self.most = Usage(sum(map(len, texts)) // CHARACTERS + 1, 0, 1)
 
     def body(self) -> dict[str, Any]:
         return self._body
@@ -229,7 +232,7 @@ class _Embedding(Request):
         body = body if isinstance(body, dict) else {}
         usage = body.get("usage")
         said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-        kept = {"usage": [said if isinstance(said, int) else self.n_tokens, 0, 1]}
+        kept = {"usage": [said if isinstance(said, int) else self.most.n_in, 0, 1]}
         vectors = _vectors(body.get("data"), len(self._texts))
         if vectors is None:
             return kept
@@ -244,6 +247,11 @@ def _vectors(entries: Any, count: int) -> np.ndarray | None:
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return vectors if vectors.ndim == 2 and len(vectors) == count else None
+
+
+def _sendable(text: str) -> str:
+    """Return a text without halves of characters, which no request can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _correction(text: str, fault: Fault) -> Messages:

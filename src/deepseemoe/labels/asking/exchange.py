@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import Budget
 from deepseemoe.labels.asking.courier import Courier
+from deepseemoe.labels.asking.guard import Guard
 from deepseemoe.labels.asking.limits import Limits, retry_after
 from deepseemoe.labels.asking.question import Stopped, Unanswered, Usage
 from deepseemoe.labels.asking.reply import Endpoint, Reply
@@ -36,8 +38,8 @@ class Request:
     purpose: str
     asked: Any
     """Plain data that names it: whatever changes the answer, and nothing else"""
-    n_tokens: int
-    """About what it will take"""
+    most: Usage
+    """What it may take"""
 
     def body(self) -> dict[str, Any]:
         """Return what is sent."""
@@ -59,8 +61,9 @@ class Request:
 class Exchange:
     """Gets answers from the file or the server, a few at once; one for all askers of a run."""
 
-    def __init__(self, config: LabelsConfig, answers: Answers, bill: Bill):
+    def __init__(self, config: LabelsConfig, answers: Answers, bill: Bill, budget: Budget):
         self.config, self.answers, self.bill = config, answers, bill
+        self._guard = Guard(budget, bill)
         self.scrub = Scrubber(api_key(config))
         self.where = self.scrub(where_of(config))
         self.limits = Limits(config)
@@ -98,8 +101,12 @@ class Exchange:
             finally:
                 del self._under_way[key]
                 done.set()
-        self.bill.answered(key, request.purpose, Usage(*kept["usage"]), cached=is_kept)
+        if is_kept:
+            self._count(request, key, kept, is_kept=True)
         return kept
+
+    def _count(self, request: Request, key: str, kept: Kept, *, is_kept: bool) -> None:
+        self.bill.answered(key, request.purpose, Usage(*kept["usage"]), cached=is_kept)
 
     async def _fetch(self, request: Request, key: str) -> Kept:
         n_errors = n_hurries = 0
@@ -127,14 +134,15 @@ class Exchange:
 
     async def _send(self, request: Request, key: str) -> tuple[Kept | None, Reply]:
         """Send a request once; return what is kept of its answer, None where there is none."""
-        async with self._slots:
-            ticket = await self._turn(request.n_tokens)
+        async with self._guard.room(request.most), self._slots:
+            ticket = await self._turn(request.most.n_tokens)
             n_tokens, reply = None, Reply(None, "")
             try:
                 reply = await self._courier.post(request.endpoint, request.body(), key)
                 kept = self._kept(request, reply)  # in the same step as the answer's last byte
                 if kept is not None:
                     self.answers.add(key, kept)
+                    self._count(request, key, kept, is_kept=False)
                     n_tokens = sum(kept["usage"][:2])
                 self._courier.received(key)
             finally:

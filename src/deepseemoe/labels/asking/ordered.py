@@ -41,10 +41,10 @@ async def in_order(
 ) -> list[T | None]:
     """Return what `work` makes of items 0 to n - 1; None for those the budget leaves out.
 
-    `estimate` is what one item takes; where it is an upper bound, the budget is never exceeded.
-    `spent` is gone from it already. After the first item that does not fit none is begun, and
-    `bill.stopped` is "budget". Where an item raises, the others are cancelled, and its error is
-    raised.
+    An item is taken to need `estimate`, or the most that one has taken so far, if that is more.
+    `spent` is gone from the budget already. After the first item that does not fit none is begun,
+    and `bill.stopped` is "budget". Where an item raises, the others are cancelled, and its error
+    is raised.
     """
     results: list[T | None] = [None] * n
     tasks: dict[int, asyncio.Task[None]] = {}
@@ -64,7 +64,8 @@ async def in_order(
                 while tasks and (len(tasks) >= width or not fits()):
                     oldest = next(iter(tasks))
                     await tasks.pop(oldest)
-                    spent = spent.plus(askers.pop(oldest).usage)
+                    took = askers.pop(oldest).usage
+                    spent, estimate = spent.plus(took), _larger(estimate, took)
                 if not fits():
                     client.bill.stopped = "budget"
                     break
@@ -75,6 +76,10 @@ async def in_order(
     if error is not None:
         raise error
     return results
+
+
+def _larger(one: Usage, other: Usage) -> Usage:
+    return Usage(*map(max, one, other))
 
 
 def _times(usage: Usage, count: int) -> Usage:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
 from deepseemoe.labels.asking.failures import Answer, answer_of
 from deepseemoe.labels.asking.forms import json_schema
-from deepseemoe.labels.asking.question import Unanswered
+from deepseemoe.labels.asking.question import Unanswered, Usage
 from deepseemoe.labels.asking.reply import Reply
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class _Try(Request):
         messages = [{"role": "user", "content": PROMPT}]
         self._body = {"model": config.model, "messages": messages, **options, **extra}
         self.asked = {"kind": "probe", **self._body}
-        self.n_tokens = config.max_answer_tokens
+        self.most = Usage(len(PROMPT), config.max_answer_tokens, 1)
         self.reply = Reply(200, {})
 
     def body(self) -> dict[str, Any]:
