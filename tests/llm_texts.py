@@ -50,7 +50,7 @@ class Text(NamedTuple):
     """Features at the end that fire so rarely that they have no contexts to speak of"""
 
 
-def make_text(*, n_documents=1500, seed=0, rare=()):
+def make_text(*, n_documents=1000, seed=0, rare=()):
     """Return a text; `rare` adds features that fire on so many tokens only, one document each."""
     random = np.random.default_rng(seed)
     documents = [_document(random) for _ in range(n_documents)]
@@ -72,16 +72,18 @@ def make_text(*, n_documents=1500, seed=0, rare=()):
 
 
 def _document(random):
-    """Return filler in which some features occur, and some nearly do."""
-    words = []
-    in_document = [n for n in range(N_FEATURES) if RULES[n].kind != "domain"]
-    domains = [n for n in range(N_FEATURES) if RULES[n].kind == "domain" and random.random() < 0.2]
-    for _ in range(random.integers(8, 16)):
-        words += random.choice(FILLER, random.integers(2, 9)).tolist()
-        words += _occurrence(RULES[random.choice(in_document)], random)
-        if domains:
-            words += _occurrence(RULES[random.choice(domains)], random)
-    return [*words, *random.choice(FILLER, 3).tolist()]
+    """Return filler in which features occur independently of each other, and some nearly do.
+
+    Independently, so that what a context says of its own feature says nothing of others.
+    """
+    words = random.choice(FILLER, random.integers(70, 110)).tolist()
+    strewn = {}
+    for rule in RULES:
+        is_in = rule.kind != "domain" or random.random() < 0.2
+        for _ in range(random.poisson(0.35 if rule.kind != "domain" else 3) if is_in else 0):
+            place = int(random.integers(2, len(words)))
+            strewn.setdefault(place, []).extend(_occurrence(rule, random))
+    return [one for n, word in enumerate(words) for one in (word, *strewn.get(n, ()))]
 
 
 def _occurrence(rule, random):

@@ -13,17 +13,41 @@ DENSITY: Columns = (
     Column("n_documents", pa.int64(), "documents", "test documents in which the feature fires"),
 )
 
+NEIGHBOURS: Columns = (
+    Column("feature", pa.uint32(), "id", "feature of the dictionary; every feature has 16 rows"),
+    Column("rank", pa.int32(), "rank", "from 0, the nearest first"),
+    Column("neighbour", pa.uint32(), "id", "the other feature"),
+    Column(
+        "cosine",
+        pa.float32(),
+        "cosine",
+        "of both decoder rows, the layers of a window one after the other; to six digits",
+    ),
+)
+
 EXAMPLES: Columns = (
     Column("feature", pa.uint32(), "id", "feature of the dictionary that fires on the test text"),
+    Column(
+        "half",
+        pa.string(),
+        "name",
+        "`explain`: of the documents that descriptions are made from; `score`: of those that they "
+        "are judged on. No document is in both",
+    ),
     Column(
         "group",
         pa.string(),
         "name",
-        "`top`: highest peaks, distinct documents first; `q0`, `q1` …: drawn from quantiles of the "
-        "peaks, weakest first; `random`: the feature is off in the whole context",
+        "`top`: highest peaks, distinct documents first; `q0`, `q1` …: of the other peaks, drawn "
+        "from their quantiles, weakest first. The feature is off in the whole context of the rest. "
+        "`near`: the peak is a token on which it fires elsewhere; `neighbour`: a peak of one of "
+        "the nearest features; `random`: any token, in the half `score` alone",
     ),
     Column(
-        "rank", pa.int32(), "rank", "place in the group from 0; by falling peak but in `random`"
+        "rank",
+        pa.int32(),
+        "rank",
+        "place in the group from 0; by falling peak where the feature fires",
     ),
     Column("doc_id", pa.uint32(), "id", "document of the context"),
     Column("place", pa.int64(), "token", "place of the peak token in the concatenated test text"),

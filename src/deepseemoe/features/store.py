@@ -35,10 +35,11 @@ class FeatureShard:
     """Sparse activations of one shard; each array is read from disk where it is first used."""
 
     def __init__(self, group: zarr.Group, label: str):
-        self._group, self._label = group, label
+        self._group, self.label = group, label
         self.d_dict = int(group.attrs["d_dict"])
         self.manifest: dict[str, Any] = dict(group.attrs["manifest"])
         self.n_tokens = int(group["token_id"].shape[0])
+        self._checked: dict[str, zarr.Array] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureShard":
@@ -57,22 +58,35 @@ class FeatureShard:
             )
         return cls(group, str(path))
 
-    def _read(self, name: str) -> npt.NDArray[Any]:
-        """Return an array; zarr reads chunks that went missing as zeros, here they are an error."""
-        array = self._group[name]
-        if array.nchunks_initialized != array.nchunks:
-            problem = "parts of it are missing"
-        else:
-            try:
-                return array[:]
-            except (RuntimeError, ValueError) as error:
-                problem = f"damaged ({error})"
-        raise ValueError(f"{self._label}: {name}: {problem}; run encode_features again")
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
+        """Return entries `start` to `stop` of an array, all by default; nothing of it is kept.
+
+        Chunks are decoded whole, so ranges that end at multiples of CHUNK decode each once. Raises
+        ValueError where the array is damaged.
+        """
+        array = self._whole(name)
+        try:
+            return array[start : array.shape[0] if stop is None else stop]
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{self.label}: {name}: damaged ({error}); run encode_features again"
+            ) from None
+
+    def _whole(self, name: str) -> zarr.Array:
+        """Return an array of which no chunk is missing: zarr would read one as zeros."""
+        if name not in self._checked:
+            array = self._group[name]
+            if array.nchunks_initialized != array.nchunks:
+                raise ValueError(
+                    f"{self.label}: {name}: parts of it are missing; run encode_features again"
+                )
+            self._checked[name] = array
+        return self._checked[name]
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.uint64]:
         """(T + 1,): the activations of token t are entries `offsets[t]` to `offsets[t + 1]`."""
-        return self._read("offsets")
+        return self.read("offsets")
 
     @property
     def n_active(self) -> int:
@@ -82,32 +96,32 @@ class FeatureShard:
     @cached_property
     def features(self) -> npt.NDArray[np.unsignedinteger]:
         """(nnz,): the features that fire, rising within a token."""
-        return self._read("feature")
+        return self.read("feature")
 
     @cached_property
     def values(self) -> npt.NDArray[np.float32]:
         """(nnz,): activations in raw units of z."""
-        return self._read("activation")
+        return self.read("activation")
 
     @cached_property
     def token_ids(self) -> npt.NDArray[np.uint32]:
         """(T,): the text."""
-        return self._read("token_id")
+        return self.read("token_id")
 
     @cached_property
     def doc_ids(self) -> npt.NDArray[np.uint32]:
         """(T,): the document of each token."""
-        return self._read("doc_id")
+        return self.read("doc_id")
 
     @cached_property
     def positions(self) -> npt.NDArray[np.uint32]:
         """(T,): position in the segment; 0 opens one."""
-        return self._read("position")
+        return self.read("position")
 
     @cached_property
     def is_valid(self) -> npt.NDArray[np.bool_]:
         """(T,): false on rows that carry no activations because they were not encoded."""
-        return self._read("is_valid").astype(bool)
+        return self.read("is_valid").astype(bool)
 
     def matrix(self) -> sparse.csr_array:
         """Return the activations as a (T, F) matrix; it shares memory with `values`."""

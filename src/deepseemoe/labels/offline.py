@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.counts import Firing
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
 from deepseemoe.labels.fit import count_pairs, fit_all
-from deepseemoe.labels.halves import is_explaining
 from deepseemoe.labels.reading import IntArray, Reading
 from deepseemoe.labels.rules import Rule, quoted, to_json
 from deepseemoe.labels.scoring import Verdicts, score, swapped
@@ -65,7 +65,7 @@ class OfflineLabeller:
         n_clear = sum(is_clear(own) for own, _ in scores)
         logger.info("%d of %d features have a clear rule", n_clear, len(rules))
         return [
-            Labelled(feature, self._explanation(rule, own, top), own, null)
+            Labelled(feature, self._explanation(rule, own, top), (own,), (null,))
             for feature, rule, (own, null), top in zip(features, rules, scores, tokens, strict=True)
         ]
 

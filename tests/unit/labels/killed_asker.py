@@ -34,7 +34,7 @@ async def run(folder, url):
     with Answers(folder, "features") as answers:
         async with Client(config, answers, bill=bill) as client:
             found = await in_order(
-                N_ITEMS, work, client=client, estimate=Usage(15, 15, 3), budget=budget, width=12
+                N_ITEMS, work, client=client, estimate=Usage(60, 60, 12), budget=budget, width=12
             )
     return {"found": found, "bill": bill.plain()}
 

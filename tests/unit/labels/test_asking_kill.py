@@ -17,9 +17,6 @@ from llm_server import Server
 from deepseemoe.runtime.files import read_json
 
 HERE = Path(__file__).parent
-MARGIN = 0.2
-"""Seconds in which an answer that was sent may not have reached the file yet: on a busy machine the
-other process may not have had its turn"""
 
 
 def start(folder, url, outcome):
@@ -54,27 +51,19 @@ def test_a_killed_run_repeats_no_answered_request_and_ends_in_the_same_bytes(tmp
         assert not server.repeated()
         n_whole = sum(one.is_answered for one in server.chats)
         server.requests.clear()
-        kills = []
-        for share in sorted(random_.uniform(0.1, 0.9) for _ in range(2)):
+        for share in sorted(random_.uniform(0.1, 0.9) for _ in range(3)):
             process = start(tmp_path / "killed", server.url, tmp_path / "killed.json")
             while len(server.chats) < share * n_whole and process.poll() is None:
                 time.sleep(0.001)
             time.sleep(random_.uniform(0, 0.02))
             process.send_signal(signal.SIGKILL)
-            kills.append(time.monotonic())
             assert process.wait(timeout=60) == -signal.SIGKILL
         killed = finish(tmp_path / "killed", server.url, tmp_path / "killed.json")
-        repeated = server.repeated()
-        done = {}
-        for one in server.chats:
-            if one.is_answered:
-                done[one.digest] = min(one.ended, done.get(one.digest, one.ended))
-    for one in repeated:  # sent just before or after the kill, it had not reached the file
-        assert min(abs(kill - done[one.digest]) for kill in kills) < MARGIN
+        assert server.repeated() == [], "what was under way was received, and is not asked again"
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert kept_lines(tmp_path / "killed") == kept_lines(tmp_path / "whole")
     n_done = sum(item is not None for item in killed["found"])
     assert 10 < n_done < N_ITEMS
     assert killed["bill"]["stopped"] == "budget"
-    assert killed["bill"]["usd"] < 2 * 0.0024, "answers asked for again are in no estimate"
+    assert killed["bill"]["usd"] <= 0.0024
     assert whole["bill"]["failures"].keys() >= {"refused"}

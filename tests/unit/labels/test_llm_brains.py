@@ -14,7 +14,7 @@ from llm_rules import find
 from llm_server import Server
 from llm_texts import RULES, example_rows, make_text
 
-from deepseemoe.labels.halves import is_explaining
+from deepseemoe.features.halves import is_explaining
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,8 @@ class Answers:
         """Read where the answers of all files are; what a killed run left half written is cut."""
         folder.mkdir(parents=True, exist_ok=True)
         own = folder / f"{name}.jsonl"
+        self.late = folder / f"{name}.late"
+        """Where a courier leaves what came in too late; see courier.py"""
         self._own = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._places: dict[int, int] = {}
         self._files: list[int] = []
@@ -74,6 +76,10 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def holds(self, key: str) -> bool:
+        """Return whether there is an answer under a `content_hash`."""
+        return int(key, 16) in self._places
 
     def get(self, key: str) -> Any | None:
         """Return the answer under a `content_hash`; None where there is none."""

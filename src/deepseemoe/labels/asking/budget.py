@@ -41,3 +41,10 @@ class Budget(NamedTuple):
             tokens=None if config.budget_tokens is None else int(config.budget_tokens * share),
             prices=Prices.of(config),
         )
+
+    def part(self, share: float) -> "Budget":
+        """Return a share of it."""
+        return self._replace(
+            usd=None if self.usd is None else self.usd * share,
+            tokens=None if self.tokens is None else int(self.tokens * share),
+        )

@@ -14,11 +14,11 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
-from deepseemoe.labels.asking.failures import Answer, Fault, answer_of, read_answer
+from deepseemoe.labels.asking.failures import SHOWN_AGAIN, Answer, Fault, answer_of, read_answer
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
 from deepseemoe.labels.asking.question import Asker, Failure, Question, Unanswered, Usage
+from deepseemoe.labels.asking.reply import Reply
 from deepseemoe.labels.asking.secrets import scrubbed_logs
-from deepseemoe.labels.asking.server import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,6 @@ AGAIN: dict[Failure, int | None] = {
 """Answers of no use that are asked for again, and how often at most; None is `max_retries`. A loop
 costs a whole answer each time, and a refusal stays one."""
 
-QUOTED = 2000
-"""Characters of a useless answer that are shown again: runaway ones would fill the context."""
-
 
 class Client:
     """Asks one model of one server; use it as an async context manager.
@@ -53,13 +50,14 @@ class Client:
         self.abilities = Abilities()
         self._knows_chances = asyncio.Lock()
         self._asked_chances = False
-        where = self.exchange.server.where, config.structured, config.request
-        self._learnt = content_hash({"kind": "learnt", "where": where})
+        what = config.model, config.structured, config.request
+        self._learnt = content_hash({"kind": "learnt", "what": what})
         self._on_exit = ExitStack()
 
     async def __aenter__(self) -> Self:
-        self._on_exit.enter_context(scrubbed_logs(self.exchange.server.scrub))
+        self._on_exit.enter_context(scrubbed_logs(self.exchange.scrub))
         try:
+            await self.exchange.open()
             self.abilities = await probe(self.exchange)
             learnt = self.exchange.answers.get(self._learnt)
             if learnt is not None:
@@ -111,7 +109,7 @@ class ItemAsker:
         Raises Unanswered with what was wrong last, or Stopped.
         """
         messages: Messages = [{"role": "user", "content": _sendable(question.prompt)}]
-        most = self._client.config.max_retries
+        most = self._client.config.n_corrections
         for attempt in range(most + 1):
             answer = Answer.of_plain(await self._answer(_Chat(self._client, messages, question)))
             read = read_answer(answer, question)
@@ -257,6 +255,6 @@ def _correction(text: str, fault: Fault) -> Messages:
     """Return the messages that ask again."""
     request = f"That is of no use: {fault.reason}. Answer in English with the JSON object alone."
     return [
-        {"role": "assistant", "content": text[:QUOTED] or "(nothing)"},
+        {"role": "assistant", "content": text[:SHOWN_AGAIN] or "(nothing)"},
         {"role": "user", "content": request},
     ]

@@ -1,7 +1,7 @@
 """A request that is answered once and for all: kept, or sent until there is an answer to keep.
 
-An answer is in the file in the same step of the event loop in which it was received, so a run that
-is killed afterwards never sends that request again.
+An answer is in the file in the same step of the event loop in which it was received, and the
+courier keeps what comes in after a kill, so a request is never sent again that was answered.
 """
 
 import asyncio
@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.courier import Courier
 from deepseemoe.labels.asking.limits import Limits, retry_after
 from deepseemoe.labels.asking.question import Stopped, Unanswered, Usage
+from deepseemoe.labels.asking.reply import Endpoint, Reply
 from deepseemoe.labels.asking.retries import PATIENCE, judge, wait_before
-from deepseemoe.labels.asking.server import Endpoint, Reply, Server
+from deepseemoe.labels.asking.secrets import Scrubber, api_key, where_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +27,6 @@ Kept = Mapping[str, Any]
 SILENT = 20
 """Requests in a row without any answer, after which the server is taken for gone; at least three
 times those under way at once."""
-
-GRACE = 20.0
-"""Seconds in which requests under way may end when the run stops"""
 
 
 class Request:
@@ -62,15 +61,26 @@ class Exchange:
 
     def __init__(self, config: LabelsConfig, answers: Answers, bill: Bill):
         self.config, self.answers, self.bill = config, answers, bill
-        self.server = Server(config)
+        self.scrub = Scrubber(api_key(config))
+        self.where = self.scrub(where_of(config))
         self.limits = Limits(config)
         self.is_reached = False
         """Whether there is a server, if only one that fails"""
+        self._courier = Courier(config, answers.late, is_kept=answers.holds)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._under_way: dict[str, asyncio.Event] = {}
-        self._posts: set[asyncio.Task[tuple[Kept | None, Reply]]] = set()
         self._n_silent = 0
         self._stopped: str | None = None
+
+    async def open(self) -> None:
+        """Begin; answers that came in after an earlier run was killed are taken over."""
+        n_late = await self._courier.open()
+        if n_late:
+            logger.info("%d answers came in after an earlier run had ended", n_late)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._courier.close()
 
     async def answer(self, request: Request) -> Kept:
         """Return the answer to a request; who asks the same meanwhile waits for it.
@@ -119,42 +129,25 @@ class Exchange:
         """Send a request once; return what is kept of its answer, None where there is none."""
         async with self._slots:
             ticket = await self._turn(request.n_tokens)
-            post = asyncio.create_task(self._post(request, key, ticket))
-            self._posts.add(post)
-            post.add_done_callback(self._posts.discard)
-            kept, reply = await asyncio.shield(post)
+            n_tokens, reply = None, Reply(None, "")
+            try:
+                reply = await self._courier.post(request.endpoint, request.body(), key)
+                kept = self._kept(request, reply)  # in the same step as the answer's last byte
+                if kept is not None:
+                    self.answers.add(key, kept)
+                    n_tokens = sum(kept["usage"][:2])
+                self._courier.received(key)
+            finally:
+                self.limits.end(ticket, reply.headers, n_tokens)
             self._count_silence(reply)
         return kept, reply
-
-    async def _post(
-        self, request: Request, key: str, ticket: list[float]
-    ) -> tuple[Kept | None, Reply]:
-        n_tokens, reply = None, Reply(None, "")
-        try:
-            reply = await self.server.post(request.endpoint, request.body(), key)
-            kept = self._kept(request, reply)  # in the same step as the answer's last byte
-            if kept is not None:
-                self.answers.add(key, kept)
-                n_tokens = sum(kept["usage"][:2])
-        finally:
-            self.limits.end(ticket, reply.headers, n_tokens)
-        return kept, reply
-
-    async def close(self) -> None:
-        """Wait a little for what is under way, as it is paid for, and close all connections."""
-        if self._posts:
-            done, late = await asyncio.wait(self._posts, timeout=GRACE)
-            for post in late:
-                post.cancel()
-            await asyncio.gather(*done, *late, return_exceptions=True)
-        await self.server.close()
 
     def _kept(self, request: Request, reply: Reply) -> Kept | None:
         step = judge(reply, key_name=self.config.api_key_env).step
         if step == "keep":
             return request.keep(reply.body)
         if step == "rejected" and not request.adapts(reply):
-            return {"rejected": self.server.scrub.line(reply.said), "usage": [0, 0, 1]}
+            return {"rejected": self.scrub.line(reply.said), "usage": [0, 0, 1]}
         return None
 
     async def _turn(self, n_tokens: int) -> list[float]:
@@ -182,8 +175,8 @@ class Exchange:
     def stop(self, what: str) -> NoReturn:
         """Raise Stopped here and for whoever asks after that, in one line that says where."""
         kept = "; answers so far are kept" if len(self.answers) else ""
-        self._stopped = f"{self.server.where}: {what}{kept}"
+        self._stopped = f"{self.where}: {what}{kept}"
         raise Stopped(self._stopped)
 
     def _said(self, reply: Reply) -> str:
-        return self.server.scrub.line(reply.said)
+        return self.scrub.line(reply.said)

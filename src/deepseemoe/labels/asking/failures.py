@@ -28,6 +28,9 @@ LOOP = re.compile(r"(.{1,100}?)\1{3,}.{0,100}$", re.DOTALL)
 TAIL, LOOP_LENGTH = 800, 60
 """Characters in which a loop is looked for, and how long it must be."""
 
+SHOWN_AGAIN = 2000
+"""Characters of a useless answer that are shown again: runaway ones would fill the context."""
+
 
 class Answer(NamedTuple):
     """What a server answered to one request, as it is kept."""
@@ -53,8 +56,9 @@ class Answer(NamedTuple):
 
     @classmethod
     def of_plain(cls, kept: Mapping[str, Any]) -> "Answer":
-        """Return the answer that `plain` was made of."""
-        return cls(**{**kept, "usage": Usage(*kept["usage"])})
+        """Return the answer that `plain` was made of; further keys are another's."""
+        own = {name: value for name, value in kept.items() if name in cls._fields}
+        return cls(**{**own, "usage": Usage(*kept["usage"])})
 
 
 class Fault(NamedTuple):

@@ -1,9 +1,9 @@
 """Many items at once, in order of value, as far as a budget reaches: the same ones in every run.
 
-Which items are left out must not depend on who answers first, so an item is admitted by what is
-certain at its turn: the usage of all items that stand `width` or more before it, which have ended,
-and the estimate of those between. An item `width` before it that hangs holds it up, so `width`
-should be some times the requests under way.
+Which items are left out must not depend on who answers first. So an item waits until it fits beside
+the usage of all that have ended, oldest first, and the estimates of those that have not; one that
+does not fit when all before it have ended is left out, and all behind it. An item `width` before it
+that hangs holds it up, so `width` should be some times the requests under way.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ from deepseemoe.labels.asking.budget import Budget
 from deepseemoe.labels.asking.question import Asker, Usage
 
 T = TypeVar("T")
+
+NOTHING = Usage()
 
 
 class Asks(Protocol):
@@ -35,18 +37,23 @@ async def in_order(
     estimate: Usage,
     budget: Budget,
     width: int,
+    spent: Usage = NOTHING,
 ) -> list[T | None]:
     """Return what `work` makes of items 0 to n - 1; None for those the budget leaves out.
 
     `estimate` is what one item takes; where it is an upper bound, the budget is never exceeded.
-    After the first item that does not fit none is begun, and `bill.stopped` is "budget". Where an
-    item raises, the others are cancelled, and its error is raised.
+    `spent` is gone from it already. After the first item that does not fit none is begun, and
+    `bill.stopped` is "budget". Where an item raises, the others are cancelled, and its error is
+    raised.
     """
     results: list[T | None] = [None] * n
     tasks: dict[int, asyncio.Task[None]] = {}
     askers: dict[int, Asker] = {}
-    spent = Usage()
     error: BaseException | None = None
+
+    def fits() -> bool:
+        """Return whether one more item may begin."""
+        return budget.admits(spent.plus(_times(estimate, len(tasks) + 1)))
 
     async def run(item: int) -> None:
         results[item] = await work(item, askers[item])
@@ -54,10 +61,11 @@ async def in_order(
     try:
         async with asyncio.TaskGroup() as group:
             for item in range(n):
-                if item >= width:
-                    await tasks.pop(item - width)
-                    spent = spent.plus(askers.pop(item - width).usage)
-                if not budget.admits(spent.plus(_times(estimate, len(tasks) + 1))):
+                while tasks and (len(tasks) >= width or not fits()):
+                    oldest = next(iter(tasks))
+                    await tasks.pop(oldest)
+                    spent = spent.plus(askers.pop(oldest).usage)
+                if not fits():
                     client.bill.stopped = "budget"
                     break
                 askers[item] = client.asker()

@@ -16,7 +16,7 @@ from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
 from deepseemoe.labels.asking.failures import Answer, answer_of
 from deepseemoe.labels.asking.forms import json_schema
 from deepseemoe.labels.asking.question import Unanswered
-from deepseemoe.labels.asking.server import Reply
+from deepseemoe.labels.asking.reply import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,10 @@ def _format(way: Way, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Try(Request):
-    """One tiny request; a rejection is an answer here."""
+    """One tiny request; a rejection is an answer here.
+
+    The address is no part of what is asked: servers of a batch system have another one each time.
+    """
 
     purpose = "probe"
 
@@ -100,7 +103,7 @@ class _Try(Request):
         options = abilities.options(config.request, config.max_answer_tokens)
         messages = [{"role": "user", "content": PROMPT}]
         self._body = {"model": config.model, "messages": messages, **options, **extra}
-        self.asked = {"kind": "probe", "where": exchange.server.where, **self._body}
+        self.asked = {"kind": "probe", **self._body}
         self.n_tokens = config.max_answer_tokens
         self.reply = Reply(200, {})
 
@@ -138,7 +141,7 @@ async def probe(exchange: Exchange) -> Abilities:
     else:
         if answer.is_odd and answer.text.lower().startswith(("<!doctype", "<html")):
             exchange.stop("answers with a web page; check labels.base_url, which often ends in /v1")
-    logger.info("%s: structured output by %s", exchange.server.where, abilities.way)
+    logger.info("%s: structured output by %s", exchange.where, abilities.way)
     return abilities
 
 

@@ -4,7 +4,7 @@ import re
 from typing import Literal, NamedTuple
 
 from deepseemoe.labels.asking.limits import retry_after, until_reset
-from deepseemoe.labels.asking.server import Reply
+from deepseemoe.labels.asking.reply import Reply
 
 FIRST, LONGEST = 0.5, 60.0
 """Seconds before the second try, and at most."""

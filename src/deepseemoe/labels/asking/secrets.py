@@ -41,6 +41,12 @@ def api_key(config: LabelsConfig) -> str:
     return key
 
 
+def where_of(config: LabelsConfig) -> str:
+    """Return which model of which server is asked, for messages."""
+    address = config.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    return f"{address.rstrip('/')}, model {config.model}"
+
+
 class Scrubber:
     """Cuts a key out of texts, and every part of it of `PART` letters or more."""
 
