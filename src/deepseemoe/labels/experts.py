@@ -18,6 +18,7 @@ from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.budget import Budget
 from deepseemoe.labels.asking.prompts import prompt_versions
 from deepseemoe.labels.contexts import allowed_documents
+from deepseemoe.labels.execution import Half
 from deepseemoe.labels.expert_clusters import Clusters
 from deepseemoe.labels.expert_contexts import ExpertContexts, Side, contexts_of, facts
 from deepseemoe.labels.expert_labels import LABELLER, Described, describe, model_description
@@ -26,7 +27,7 @@ from deepseemoe.labels.expert_predictors import by_features, by_rules, by_unigra
 from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
 from deepseemoe.labels.expert_tables import MAX_Q, Found, read_found, read_names, read_tested
 from deepseemoe.labels.expert_text import RoutedText, read_routed
-from deepseemoe.labels.offline import Half, best_rules
+from deepseemoe.labels.fit.best import Search
 from deepseemoe.labels.reading import BoolArray
 from deepseemoe.labels.rules import Rule
 from deepseemoe.labels.schemas import EXPERT_SCORES, EXPERTS
@@ -192,7 +193,7 @@ def judge_experts(found: Sequence[Found], text: RoutedText) -> Iterator[Judged]:
         mine = [one for one in found if one.layer == layer]
         n_experts = check_experts(text, layer, mine)
         half = Half(explaining.reading, explaining.routed(layer, n_experts))
-        rules = best_rules(half)
+        rules = Search(*half).rules()
         calls = {one.expert: one.called_by for one in mine}
         said = {
             "rule": by_rules(rules, scoring.reading),

@@ -10,6 +10,7 @@ from deepseemoe.labels.asking.bill import Bill, Prices
 from deepseemoe.labels.asking.client import Client
 from deepseemoe.labels.asking.forms import Description, Detections
 from deepseemoe.labels.asking.question import Question, Unanswered
+from deepseemoe.labels.asking.server import Server
 
 KEY = "sk-proj-Zq81kkPq0293jfXw_not-for-anyones-eyes"
 VARIABLE = "DEEPSEEMOE_TEST_KEY"
@@ -58,3 +59,22 @@ def ask_all(config, folder, questions, *, bill=None, name="test"):
                 return await asyncio.gather(*asked), asker.usage
 
     return asyncio.run(asyncio.wait_for(run(), 60))
+
+
+class Direct:
+    """Sends requests from this process, for tests that kill nothing: no process to start."""
+
+    def __init__(self, config, late, *, is_kept):
+        self._server = Server(config)
+
+    async def open(self):
+        return 0
+
+    async def post(self, endpoint, body, key):
+        return await self._server.post(endpoint, body, key)
+
+    def received(self, key):
+        pass
+
+    async def close(self):
+        await self._server.close()

@@ -37,7 +37,7 @@ def survives(text):
     return re.findall(r"\w@\w|@\w+\.\w|://\w|www\.\w|\w\.(?:com|org|net|edu|co\.uk)\b", text)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_no_address_survives_whatever_the_tokens(data):
     text = "".join(data.draw(PIECES))
@@ -49,7 +49,7 @@ def test_no_address_survives_whatever_the_tokens(data):
     assert max(worth, default=0) == max(values, default=0)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_no_address_survives_at_the_edges_of_a_context(data):
     text = data.draw(st.one_of(MAIL, URL)) + " and " + data.draw(st.one_of(MAIL, URL))
@@ -59,7 +59,7 @@ def test_no_address_survives_at_the_edges_of_a_context(data):
     assert not survives("".join(said))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_what_stands_around_addresses_stays(data):
     address, mark = data.draw(

@@ -5,12 +5,12 @@ import traceback
 
 import llm_faults as faults
 import pytest
-from asking_world import KEY, VARIABLE, ask_all, brain, describe, detect, make_config
+from asking_world import KEY, VARIABLE, Direct, ask_all, brain, describe, detect, make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_server import Server
 
-from deepseemoe.labels.asking import retries
+from deepseemoe.labels.asking import exchange, retries
 from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.question import Stopped
 from deepseemoe.labels.asking.secrets import PART, Scrubber, scrubbed_logs
@@ -20,6 +20,7 @@ from deepseemoe.labels.asking.secrets import PART, Scrubber, scrubbed_logs
 def key(monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY)
     monkeypatch.setattr(retries, "FIRST", 0.001)
+    monkeypatch.setattr(exchange, "Courier", Direct)
 
 
 def parts_in(text):
