@@ -8,7 +8,7 @@ that peaks of a feature never share a context. The strongest peak always stays.
     explain, score   halves of the documents: one to describe a feature from, one to judge it on
     top              the highest peaks, one a document before any second one
     q0 q1 …          the other peaks, some of each quantile of their activations
-    near             around a token on which the feature fires elsewhere, but off in the whole context
+    near             around a token on which it fires elsewhere, but off in the whole context
     neighbour        a peak of one of the nearest features, where the feature itself is off
     random           around any token of the half `score`, off in the whole context
 
@@ -61,9 +61,7 @@ def n_contexts(config: FeaturesConfig) -> int:
 def quotas(config: FeaturesConfig) -> npt.NDArray[np.int64]:
     """Return how many contexts each group has in a half, at most."""
     quantiles = [config.n_per_quantile] * config.n_quantiles
-    return np.array(
-        [config.n_top, *quantiles, config.n_near, config.n_neighbour, n_random(config)]
-    )
+    return np.array([config.n_top, *quantiles, config.n_near, config.n_neighbour, n_random(config)])
 
 
 def rank_in_run(*keys: IntArray) -> IntArray:

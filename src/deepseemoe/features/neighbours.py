@@ -36,7 +36,7 @@ BLOCK_NUMBERS = 1 << 24
 
 
 class Neighbours(NamedTuple):
-    """The nearest features of each, (F, N): N is N_NEIGHBOURS, or all others where they are fewer."""
+    """The nearest features of each, (F, N): N is N_NEIGHBOURS, or all others."""
 
     features: npt.NDArray[np.int64]
     cosines: npt.NDArray[np.float32]
@@ -76,7 +76,9 @@ def nearest_rows(
     n_features, n_numbers = unit_FC.shape
     n = min(N_NEIGHBOURS, n_features - 1)
     if n == 0:
-        return Neighbours(np.empty((n_features, 0), np.int64), np.empty((n_features, 0), np.float32))
+        return Neighbours(
+            np.empty((n_features, 0), np.int64), np.empty((n_features, 0), np.float32)
+        )
     looked_at = unit_FC
     flops = 2 * n_features**2 * n_numbers
     if flops > exact_flops and n_numbers > N_PROJECTED:

@@ -58,9 +58,7 @@ class FeatureShard:
             )
         return cls(group, str(path))
 
-    def read(
-        self, name: str, start: int = 0, stop: int | None = None
-    ) -> npt.NDArray[Any]:
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Return entries `start` to `stop` of an array, all by default; nothing of it is kept.
 
         Chunks are decoded whole, so ranges that end at multiples of CHUNK decode each once. Raises

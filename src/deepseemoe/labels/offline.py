@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.counts import Firing
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
 from deepseemoe.labels.fit import count_pairs, fit_all
-from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.reading import IntArray, Reading
 from deepseemoe.labels.rules import Rule, quoted, to_json
 from deepseemoe.labels.scoring import Verdicts, score, swapped

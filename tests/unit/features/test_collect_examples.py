@@ -71,9 +71,7 @@ def test_lists_hold_the_tokens_and_activations_around_the_peak(text, inputs, tmp
 def test_rows_are_sorted_by_feature_group_and_rank(inputs, tmp_path):
     rows = read_table(collect(tmp_path, inputs)["examples"]).to_pylist()
     groups = ["top", "q0", "q1", "q2", "q3", "near", "neighbour", "random"]
-    keys = [
-        (row["feature"], row["half"], groups.index(row["group"]), row["rank"]) for row in rows
-    ]
+    keys = [(row["feature"], row["half"], groups.index(row["group"]), row["rank"]) for row in rows]
     assert keys == sorted(set(keys))
 
 

@@ -173,7 +173,9 @@ def test_where_runs_end_changes_nothing(text, found, tmp_path, monkeypatch):
     for size in (1, 7, 1000):
         monkeypatch.setattr("deepseemoe.features.stream.CHUNK", size)
         some = text if size > 1 else make_text(n_sequences=4)
-        expected = found[0] if size > 1 else collected(tmp_path / "whole", some, run_chunks=10**6)[0]
+        expected = (
+            found[0] if size > 1 else collected(tmp_path / "whole", some, run_chunks=10**6)[0]
+        )
         assert collected(tmp_path / str(size), some, run_chunks=1)[0] == expected
 
 
@@ -248,7 +250,7 @@ def test_a_dictionary_of_one_feature_has_no_neighbours(tmp_path):
 
 
 def test_rare_near_misses_are_found_among_many_occurrences(tmp_path):
-    """One token, on which the feature fires nine times in ten; its misses lie in other documents."""
+    """One token, on which the feature fires nine times in ten."""
     n_documents, rng = 1200, np.random.default_rng(0)
     token_ids = np.tile([0, *[1] * 8, 2, *[1] * 10], n_documents)
     fires = rng.random(n_documents) < 0.9
@@ -277,7 +279,9 @@ def test_quantiles_of_a_large_feature_are_where_they_should_be(tmp_path):
         rank[half] = values[half].argsort().argsort() / half.sum()
     shares = defaultdict(list)
     for seed in range(3):
-        for _, _, group, _, place, *_ in collected(tmp_path / str(seed), text, config=config, seed=seed)[0]:
+        for _, _, group, _, place, *_ in collected(
+            tmp_path / str(seed), text, config=config, seed=seed
+        )[0]:
             shares[group].append(rank[place // 20])
     for quantile in range(10):
         found = np.array(shares[f"q{quantile}"])

@@ -18,7 +18,9 @@ def unit_rows(n_features, n_numbers, *, n_groups, seed=0):
     rng = np.random.default_rng(seed)
     shared = rng.standard_normal((n_groups, n_numbers))
     rows = shared[np.arange(n_features) % n_groups]
-    rows = rows + rng.uniform(0.2, 2, (n_features, 1)) * rng.standard_normal((n_features, n_numbers))
+    rows = rows + rng.uniform(0.2, 2, (n_features, 1)) * rng.standard_normal(
+        (n_features, n_numbers)
+    )
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 

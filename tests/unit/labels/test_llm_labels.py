@@ -17,10 +17,10 @@ from llm_world import (
     write_examples,
 )
 
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.answers import FILE
 from deepseemoe.labels.explanation import Explanation
 from deepseemoe.labels.forms import Detections
-from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.llm import Context, ContextTable, LlmLabeller, detect
 
 FEATURES = range(3)
@@ -224,7 +224,8 @@ def test_no_more_requests_are_under_way_than_allowed(examples, tmp_path):
 def test_a_scorer_that_errs_in_one_of_five_scores_four_of_five():
     rng = np.random.default_rng(0)
     contexts = [
-        Context("top" if n % 2 else "random", n, [" x"], [float(n % 2)]) for n in range(2000)
+        Context("score", "top" if n % 2 else "random", n, [" x"], [float(n % 2)])
+        for n in range(2000)
     ]
     truth = iter(contexts)
 

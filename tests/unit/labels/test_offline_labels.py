@@ -8,9 +8,9 @@ import pytest
 from label_world import ID, N_RANDOM, PLANTED, make_matrix, make_reading
 from scipy import sparse
 
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.counts import Firing
 from deepseemoe.labels.fit import fit_all
-from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.offline import OfflineLabeller
 from deepseemoe.labels.rules import AfterRule, TokenRule, from_json
 from deepseemoe.labels.triggers import candidates, nearest_words
