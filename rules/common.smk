@@ -85,7 +85,14 @@ def feature_shards():
 
 
 def model_folder():
-    """Return the model that the run makes, as an input; nothing where it reads one from the Hub."""
+    """Return the model that the run reads, as an input; nothing where it reads one from the Hub."""
+    if RUN.model.random_weights:
+        return ["<results>/{run}/justify/random_model"]
+    return trained_model_folder()
+
+
+def trained_model_folder():
+    """Return the model that the run makes, as an input; nothing where it comes from the Hub."""
     return [] if RUN.model.source == "hub" else ["<results>/{run}/model"]
 
 
@@ -149,10 +156,12 @@ def tables():
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
+            "<results>/{run}/experts/{dictionary}/{window}/shared.parquet",
             "<results>/{run}/prediction/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/features.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
             "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
+            "<results>/{run}/labels/{dictionary}/{window}/expert_scores.parquet",
         ]
     )
     return expand(of_all, run=RUN.name)
@@ -171,7 +180,8 @@ def routing_tables():
         rules.trace_paths,
         rules.compare_centroids,
     ]
-    if RUN.model.source == "nanomoe" and RUN.model.training.keep_checkpoints:
+    is_trained = RUN.model.source == "nanomoe" and not RUN.model.random_weights
+    if is_trained and RUN.model.training.keep_checkpoints:
         makers.append(rules.measure_saturation)
     return [path for rule in makers for path in expand(rule.output, run=RUN.name)]
 
@@ -262,7 +272,7 @@ def compared_files():
         Path(entry.run) if "/" in entry.run else results / entry.run
         for entry in RUN.compare.entries
     ]
-    stages = ("routing", "experts", "labels")
+    stages = ("dictionary", "routing", "experts", "labels")
     return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
 
 
@@ -307,6 +317,16 @@ def n_layers_read():
 def model_params():
     """Return how to load the model: what it is, not how it was trained or what is said of it."""
     left_out = ("training", "expert_domains")
+    # What is trained is the same: a run from before the key does not read its model anew.
+    left_out += () if RUN.model.random_weights else ("random_weights",)
+    return {
+        key: value for key, value in RUN.stage("model").items() if key not in left_out
+    }
+
+
+def model_training():
+    """Return what the run's own model depends on, trained whether or not it is read."""
+    left_out = ("random_weights",)
     return {
         key: value for key, value in RUN.stage("model").items() if key not in left_out
     }

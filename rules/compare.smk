@@ -21,6 +21,8 @@ rule compare_runs:
         load="<results>/{run}/compare/load.parquet",
         specialisation="<results>/{run}/compare/specialisation.parquet",
         maps="<results>/{run}/compare/maps.parquet",
+        dictionaries="<results>/{run}/compare/dictionaries.parquet",
+        labels="<results>/{run}/compare/labels.parquet",
         recovery="<results>/{run}/compare/recovery.parquet",
         contrast="<results>/{run}/compare/contrast.parquet",
         runs="<results>/{run}/compare/runs.json",

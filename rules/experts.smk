@@ -67,7 +67,7 @@ rule map_reads:
 
 
 rule map_writes:
-    """Map which experts write which features, and what features lose without them."""
+    """Map which experts write which features, what features lose without them, and shared experts."""
     input:
         features=feature_shards(),
         tokens=corpus_shards("test"),
@@ -76,6 +76,7 @@ rule map_writes:
         model=model_folder(),
     output:
         writes="<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
+        shared="<results>/{run}/experts/{dictionary}/{window}/shared.parquet",
     log:
         "<logs>/{run}/map_writes/{dictionary}-{window}.log",
     benchmark:

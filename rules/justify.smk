@@ -18,7 +18,7 @@ rule justify:
 rule randomise_model:
     """Draw the weights of the run's model anew, untrained."""
     input:
-        model=model_folder(),
+        model=trained_model_folder(),
     output:
         directory("<results>/{run}/justify/random_model"),
     log:

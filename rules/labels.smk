@@ -11,11 +11,13 @@ rule label_features:
         shards=feature_shards(),
         density="<results>/{run}/features/{dictionary}/{window}/density.parquet",
         examples="<results>/{run}/features/{dictionary}/{window}/examples.parquet",
+        reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
         documents="<results>/{run}/corpus/documents.parquet",
         tokenizer="<results>/{run}/corpus/tokenizer",
     output:
         features="<results>/{run}/labels/{dictionary}/{window}/features.parquet",
         scores="<results>/{run}/labels/{dictionary}/{window}/scores.parquet",
+        bill="<results>/{run}/labels/{dictionary}/{window}/bill.json",
     log:
         "<logs>/{run}/label_features/{dictionary}-{window}.log",
     benchmark:
@@ -28,6 +30,7 @@ rule label_features:
     params:
         config=RUN.stage("labels"),
         seed=RUN.seed,
+        parts=len(RUN.dictionaries) * len(WINDOWS),
     message:
         "Labelling features of {wildcards.dictionary} on {wildcards.window}"
     script:
@@ -35,15 +38,23 @@ rule label_features:
 
 
 rule label_experts:
-    """Describe each expert by the features that call it, its tokens and its domain."""
+    """Describe each expert and score the description by the routing that it predicts."""
     input:
         reads="<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
         summary="<results>/{run}/experts/{dictionary}/{window}/summary.json",
         features="<results>/{run}/labels/{dictionary}/{window}/features.parquet",
         routing=rules.tabulate_routing.output,
         writes="<results>/{run}/experts/{dictionary}/{window}/writes.parquet",
+        shared="<results>/{run}/experts/{dictionary}/{window}/shared.parquet",
+        shards=feature_shards(),
+        stores=stores("test"),
+        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
+        documents="<results>/{run}/corpus/documents.parquet",
+        tokenizer="<results>/{run}/corpus/tokenizer",
     output:
-        "<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
+        experts="<results>/{run}/labels/{dictionary}/{window}/experts.parquet",
+        scores="<results>/{run}/labels/{dictionary}/{window}/expert_scores.parquet",
+        bill="<results>/{run}/labels/{dictionary}/{window}/expert_bill.json",
     log:
         "<logs>/{run}/label_experts/{dictionary}-{window}.log",
     benchmark:
@@ -52,10 +63,12 @@ rule label_experts:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=4000,
     params:
         config=RUN.stage("labels"),
         expert_domains=RUN.model.expert_domains,
+        seed=RUN.seed,
+        parts=len(RUN.dictionaries) * len(WINDOWS),
     message:
         "Labelling experts by {wildcards.dictionary} on {wildcards.window}"
     script:

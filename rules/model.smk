@@ -23,7 +23,7 @@ rule train_model:
         **gpu("model"),
         mem_mb=4000,
     params:
-        config=RUN.stage("model"),
+        config=model_training(),
         seed=RUN.seed,
     message:
         "Training the model of run {wildcards.run}"

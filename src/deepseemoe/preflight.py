@@ -87,7 +87,11 @@ def _packages(run: RunConfig) -> Iterator[str]:
 
 def _keys(run: RunConfig) -> Iterator[str]:
     labels = run.labels
-    if labels.labeller == "openai" and not os.environ.get(labels.api_key_env):
+    if labels.labeller != "openai":
+        return
+    if labels.prompts is not None and not Path(labels.prompts).is_dir():
+        yield f"labels.prompts: {labels.prompts} is no folder; name one with files as detect.txt"
+    if not os.environ.get(labels.api_key_env):
         yield (
             f"labels.api_key_env: the environment variable {labels.api_key_env} is not set; export "
             "the key of your server, or any word where it asks for none"

@@ -9,19 +9,33 @@ if TYPE_CHECKING:
 
 
 def main(job: "Snakemake") -> None:
-    """Describe each expert."""
+    """Describe each expert and score the description."""
     from pathlib import Path
 
+    from deepseemoe.config import LabelsConfig
     from deepseemoe.labels.experts import label_experts
 
     label_experts(
+        LabelsConfig.model_validate(job.params.config),
         reads=Path(job.input.reads),
         summary=Path(job.input.summary),
         feature_labels=Path(job.input.features),
         routing=Path(job.input.routing[0]).parent,
         writes=Path(job.input.writes),
-        experts=Path(job.output[0]),
+        shared=Path(job.input.shared),
+        shards=[Path(path) for path in job.input.shards],
+        stores=[Path(path) for path in job.input.stores],
+        weights=Path(job.input.weights),
+        documents=Path(job.input.documents),
+        tokenizer=Path(job.input.tokenizer),
+        experts=Path(job.output.experts),
+        scores=Path(job.output.scores),
         expert_domains=job.params.expert_domains,
+        seed=job.params.seed,
+        bill=Path(job.output.bill),
+        answers=Path(job.output.experts).parents[2] / "answers",
+        name=f"{job.wildcards.dictionary}-{job.wildcards.window}-experts",
+        parts=job.params.parts,
     )
 
 

@@ -1,4 +1,4 @@
-"""Adapter of rule label_features; the work is in deepseemoe.labels.label."""
+"""Adapter of rule label_features; the work is in deepseemoe.labels.features."""
 
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ def main(job: "Snakemake") -> None:
     from deepseemoe.config import LabelsConfig
     from deepseemoe.labels.features import label_features
 
+    of_run = Path(job.output.features).parents[2]
     label_features(
         LabelsConfig.model_validate(job.params.config),
         shards=[Path(path) for path in job.input.shards],
@@ -24,7 +25,12 @@ def main(job: "Snakemake") -> None:
         tokenizer=Path(job.input.tokenizer),
         features=Path(job.output.features),
         scores=Path(job.output.scores),
+        bill=Path(job.output.bill),
         seed=job.params.seed,
+        reads=Path(job.input.reads),
+        answers=of_run / "answers",
+        name=f"{job.wildcards.dictionary}-{job.wildcards.window}-features",
+        parts=job.params.parts,
     )
 
 

@@ -29,6 +29,7 @@ def main(job: "Snakemake") -> None:
         feature_shards=[Path(path) for path in job.input.features],
         tokens=[Path(path) for path in job.input.tokens],
         writes=Path(job.output.writes),
+        shared=Path(job.output.shared),
         seed=job.params.seed,
     )
 

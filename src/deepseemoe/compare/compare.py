@@ -8,9 +8,18 @@ from typing import Any
 from deepseemoe.compare.contrast import contrast_rows
 from deepseemoe.compare.domains import recovery_rows
 from deepseemoe.compare.finished import Finished, read_runs
+from deepseemoe.compare.labels import dictionary_rows, label_rows
 from deepseemoe.compare.layers import read_domains, read_routers
 from deepseemoe.compare.maps import load_rows, map_rows
-from deepseemoe.compare.schemas import CONTRAST, LOAD, MAPS, RECOVERY, SPECIALISATION
+from deepseemoe.compare.schemas import (
+    CONTRAST,
+    DICTIONARIES,
+    LABELS,
+    LOAD,
+    MAPS,
+    RECOVERY,
+    SPECIALISATION,
+)
 from deepseemoe.compare.specialisation import specialisation_rows
 from deepseemoe.config.compare import CompareConfig
 from deepseemoe.runtime.files import write_json
@@ -20,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def compare_runs(config: CompareConfig, *, results: Path, folder: Path, seed: int) -> None:
-    """Write load, specialisation, maps, recovery, contrast and `runs.json` to `folder`.
+    """Write the tables of `compare.schemas` and `runs.json` to `folder`.
 
     Nothing but tables of the runs in `results` is read. Raises ValueError in one line where a run
     is missing, not finished, or of another format.
@@ -37,6 +46,8 @@ def compare_runs(config: CompareConfig, *, results: Path, folder: Path, seed: in
         "load": (LOAD, [row for run in runs for row in load_rows(run)]),
         "specialisation": (SPECIALISATION, specialisation),
         "maps": (MAPS, [row for run in runs for row in map_rows(run)]),
+        "dictionaries": (DICTIONARIES, [row for run in runs for row in dictionary_rows(run)]),
+        "labels": (LABELS, [row for run in runs for row in label_rows(run)]),
         "recovery": (RECOVERY, recovery),
         "contrast": (CONTRAST, list(contrast_rows(runs, specialisation))),
     }
@@ -54,7 +65,8 @@ def _described(run: Finished) -> dict[str, Any]:
     return {
         "run": run.label,
         "folder": str(run.folder),
-        "model": model.get("name") or model["source"],
+        "model": (model.get("name") or model["source"])
+        + " (random weights)" * bool(model.get("random_weights")),
         "experts": run.experts,
         "n_layers": len(routers),
         "n_experts": sorted({router.share_E.size for router in routers.values()}),

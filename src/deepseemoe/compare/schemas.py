@@ -75,6 +75,33 @@ RECOVERY: Columns = (
     _REASON,
 )  # fmt: skip
 
+DICTIONARIES: Columns = (
+    _RUN,
+    Column("dictionary", pa.string(), "name", "dictionary"),
+    Column("window", pa.string(), "", "its window"),
+    Column("fvu", pa.float64(), "share", "variance that it misses, mean over what it writes"),
+    Column("l0", pa.float64(), "features", "active features a token"),
+    Column("dead_fraction", pa.float64(), "share", "features that never fire on the test text"),
+    Column("loss_recovered", pa.float64(), "share", "of the loss without what it reconstructs; "
+           "means little for a model with random weights, whose loss is chance"),
+    _REASON,
+)  # fmt: skip
+
+LABELS: Columns = (
+    _RUN,
+    Column("dictionary", pa.string(), "name", "dictionary whose features are described"),
+    Column("window", pa.string(), "", "its window"),
+    Column("scorer", pa.string(), "name", "how descriptions were scored; null: they were not"),
+    Column("n_features", pa.int64(), "features", "features that fire often enough"),
+    Column("described_share", pa.float64(), "share", "of these, those whose description stands"),
+    Column("n_scored", pa.int64(), "features", "features with a score"),
+    Column("balanced_accuracy", pa.float64(), "share", "median over scored features; 0.5 is "
+           "chance"),
+    Column("lift", pa.float64(), "share", "median of what is above the run's null of permuted "
+           "descriptions; null: a run without it"),
+    _REASON,
+)  # fmt: skip
+
 CONTRAST: Columns = (
     Column("measure", pa.string(), "name", "of specialisation, mean over layers"),
     Column("of", pa.string(), "name", "a run, or `separate`: mean of runs with separate experts"),

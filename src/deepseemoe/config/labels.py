@@ -9,6 +9,12 @@ from deepseemoe.config.base import Section
 
 Scorer = Literal["detection", "hard", "fuzzing", "intruder", "embedding", "simulation"]
 
+HOW_ASKED = {
+    *("base_url", "api_key_env", "structured", "concurrency", "requests_per_minute"),
+    *("tokens_per_minute", "timeout_seconds", "max_retries"),
+}
+"""Keys that change who answers, and how fast and patiently, but not the answers."""
+
 
 class LabelsConfig(Section):
     """Who describes features and experts, from how many contexts, and at which cost."""
@@ -95,8 +101,8 @@ class LabelsConfig(Section):
     budget_usd: float | None = Field(
         None,
         gt=0,
-        description="What the run may cost in US dollars, by the two prices: no question is asked "
-        "that could exceed it. Each dictionary and window has an equal share, a fifth of it for "
+        description="What the run may cost in US dollars, by the two prices: nothing is asked that "
+        "could exceed it. Each dictionary and window has an equal share, a fifth of it for "
         "experts.",
     )
     budget_tokens: int | None = Field(
@@ -108,7 +114,11 @@ class LabelsConfig(Section):
     usd_per_million_out: float | None = Field(
         None, ge=0, description="Price of a million tokens of answers."
     )
-    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
+    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
+
+    def what_is_asked(self) -> dict[str, Any]:
+        """Return the keys that tables depend on: not where the server is, nor how it is asked."""
+        return self.model_dump(mode="json", exclude=HOW_ASKED)
 
     @field_validator("base_url")
     @classmethod

@@ -84,6 +84,11 @@ class ModelConfig(Section):
         description="What each routed expert was made for, in the order of experts, where you know "
         "it (FlexOlmo); shown beside what the maps find.",
     )
+    random_weights: bool = Field(
+        False,
+        description="Read the model with weights that are drawn, not trained, in every stage: the "
+        "control run whose labels and maps say what training put there (docs/trust.md).",
+    )
     architecture: ArchitectureConfig = ArchitectureConfig()
     training: TrainingConfig = TrainingConfig()
     format: Literal[1] = Field(1, description="A higher one retrains.")
@@ -93,3 +98,23 @@ class ModelConfig(Section):
         if self.source == "hub" and not self.name:
             raise ValueError("source `hub` needs a name, as name: openai/gpt-oss-20b or a folder")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> "ModelConfig":
+        if not self.random_weights:
+            return self
+        if self.source == "planted":
+            raise ValueError(
+                "random_weights: a planted model is its hand-set weights; the control of planted "
+                "maps is `snakemake trust`"
+            )
+        if self.kernels == "native":
+            raise ValueError(
+                "random_weights: fresh weights are not packed in 4 bits; write kernels: plain"
+            )
+        return self
+
+    @property
+    def trained(self) -> "ModelConfig":
+        """The model whose weights were trained, also where the run reads drawn ones."""
+        return self.model_copy(update={"random_weights": False})

@@ -174,6 +174,7 @@ class RunConfig(Section):
         if longest is not None:
             problems += self._form_problems(longest)
         problems += self._import_problems()
+        problems += self._control_problems()
         if self.corpus.source != "planted" and self.model.source == "planted":
             problems.append("model.source planted reads corpus.source planted")
         if (
@@ -190,6 +191,19 @@ class RunConfig(Section):
                 "template; name a model of source hub whose tokenizer has one"
             )
         return problems
+
+    def _control_problems(self) -> Iterator[str]:
+        """Yield which controls would hold a model with random weights against itself."""
+        asked = {
+            "prediction.random_model": self.prediction.random_model,
+            "trust.switches: weights": "weights" in self.trust.switches,
+        }
+        for name, is_asked in asked.items():
+            if self.model.random_weights and is_asked:
+                yield (
+                    f"{name}: compares with random weights, and model.random_weights reads nothing "
+                    "else; leave one of the two out"
+                )
 
     def _form_problems(self, window: Window) -> Iterator[str]:
         """Yield which dictionaries are too small for a window."""

@@ -148,3 +148,17 @@ EFFECTS: Columns = (
            "expert's, on a token where it fires; NaN where no path of weights leads to the router"),
     Column("reason", pa.string(), "", "why a number is missing; empty where none is"),
 )  # fmt: skip
+
+SHARED: Columns = (
+    Column("layer", pa.uint16(), "", "layer of the shared experts"),
+    Column("kind", pa.string(), "", "document, token (mean part of the block's output over their "
+           "tokens) or feature (contrast of what is written along its decoder direction)"),
+    Column("item", pa.uint32(), "", "doc_id, token id or feature"),
+    Column("n_tokens", pa.int64(), "tokens", "of the document, of the token type, or on which the "
+           "feature fires"),
+    Column("value", pa.float64(), "", "document, token: mean of |shared| / (|shared| + |routed|); "
+           "feature: mean projection where it fires less that where not, residual units"),
+    Column("lo", pa.float64(), "", "lower bound of its 95 % interval; tokens of a type taken as "
+           "independent; null for documents and single tokens"),
+    Column("hi", pa.float64(), "", "upper bound"),
+)  # fmt: skip

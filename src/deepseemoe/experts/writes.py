@@ -8,10 +8,11 @@ E experts, K top_k, R rows of the table.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,9 @@ from deepseemoe.experts.activation_changes import (
 from deepseemoe.experts.belonging import check_features
 from deepseemoe.experts.contributions import LayerContributions, contrast
 from deepseemoe.experts.documents import DocumentStream
+from deepseemoe.experts.reads import router_layers
 from deepseemoe.experts.schemas import WRITES
+from deepseemoe.experts.shared import SharedOutput, write_shared
 from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.experts.token_batches import Batch, batches
 from deepseemoe.features.store import FeatureShard
@@ -44,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 NOT_WRITTEN = "contrast: the feature writes nothing at this layer"
 ONE_DOCUMENT = "intervals: the tokens are of one document"
+SHARED_PARTS = ("expert_out", "shared_out")
+"""The parts of a block with shared experts; their sum is what a norm after it reads."""
+
 NOT_READ = "expert_causal: the feature reads nothing that this block has written"
 
 
@@ -56,8 +62,9 @@ def map_writes(
     tokens: Sequence[Path],
     writes: Path,
     seed: int,
+    shared: Path | None = None,
 ) -> None:
-    """Write the map of writes of one dictionary.
+    """Write the map of writes of one dictionary, and to `shared` what shared experts write.
 
     `tokens` are the test split's shards of the corpus that `feature_shards` are of, in order. All
     is computed where the model is; `seed` is of the run and only told in the manifest. Raises
@@ -75,9 +82,10 @@ def map_writes(
         layer: Measured.start(model, learned, layer, features, n_experts=model.n_experts)
         for layer in layers
     }
+    outputs = shared_outputs(model, learned, features) if shared else {}
     progress = Progress("writes", text.n_tokens)
-    for batch in batches(sources, corpus, features) if layers else ():
-        add_batch(model, measured, batch)
+    for batch in batches(sources, corpus, features) if measured or outputs else ():
+        add_batch(model, measured, batch, outputs)
         progress.advance(int(batch.is_valid_T.sum()))
     n_feature = firings.tokens_F[features]
     rows = [
@@ -95,6 +103,34 @@ def map_writes(
         for part in rows:
             table.write(part)
     logger.info("%s: %d pairs in layers %s", writes, table.n_rows, layers)
+    if shared:
+        columns = [one.columns(n_feature, config.confidence) for one in outputs.values()]
+        n_shared = {"n_shared_experts": model.n_shared_experts}
+        write_shared(shared, columns, manifest | n_shared)
+
+
+def shared_outputs(
+    model: MoeModel, learned: Dictionary, features: np.ndarray
+) -> dict[int, SharedOutput]:
+    """Return sums of nothing of the shared experts, where there are any.
+
+    Of all layers whose experts the dictionary is about: those whose routers its features may call,
+    and those of its window, where alone it has directions that experts write along.
+    """
+    if not model.n_shared_experts:
+        return {}
+    writing = writing_layers(learned, model.moe_layers)
+    layers = {*writing, *router_layers(learned.kind, learned.window, model.moe_layers)}
+    return {
+        layer: SharedOutput(
+            layer,
+            features,
+            unit_directions(learned, layer, features).to(model.device)
+            if layer in writing
+            else None,
+        )
+        for layer in sorted(layers)
+    }
 
 
 class Measured(NamedTuple):
@@ -136,18 +172,28 @@ def unit_directions(dictionary: Dictionary, layer: int, features: np.ndarray) ->
 
 
 @torch.inference_mode()
-def add_batch(model: MoeModel, measured: dict[int, Measured], batch: Batch) -> None:
-    """Run the model on a batch and add what its experts wrote to the sums of each layer."""
+def add_batch(
+    model: MoeModel,
+    measured: dict[int, Measured],
+    batch: Batch,
+    outputs: Mapping[int, SharedOutput] = MappingProxyType({}),
+) -> None:
+    """Run the model on a batch and add what its experts wrote to the sums of each layer.
+
+    `outputs` are the sums of shared experts.
+    """
     names = ["moe_in", "expert_ids", "expert_weights", *_block_parts(model)]
     sites = {layer: [str(Site(name, layer)) for name in names] for layer in measured}
     normed = {r.norm_layer for one in measured.values() for r in one.readings} - {None}
     before = {layer: str(Site("resid_mid", layer)) for layer in sorted(normed)}
-    with model.record([*chain(*sites.values()), *before.values()], stop=True) as acts:
+    halves = [str(Site(name, layer)) for layer in outputs for name in SHARED_PARTS]
+    wanted = dict.fromkeys([*chain(*sites.values()), *before.values(), *halves])
+    with model.record([*wanted], stop=True) as acts:
         model.hidden_states(batch.tokens)
     rows = np.flatnonzero(batch.is_valid_T)
     index = torch.from_numpy(rows).to(model.device)
     resid_mid = {layer: acts[site].to(model.device)[index] for layer, site in before.items()}
-    features_TF = batch.features_TF[rows]
+    document_T, features_TF = batch.document_T[rows], batch.features_TF[rows]
     for layer, (sums, readings) in measured.items():
         x_TD, ids_TK, weights_TK, *parts = (
             acts[site].to(model.device)[index] for site in sites[layer]
@@ -157,14 +203,29 @@ def add_batch(model: MoeModel, measured: dict[int, Measured], batch: Batch) -> N
         written_TKD = written_by_experts(model, layer, outputs_TKD, block_TD)
         changes_IK = activation_changes(model, readings, written_TKD, resid_mid, features_TF)
         experts_TK = ids_TK.cpu().numpy()
-        sums.add(batch.document_T[rows], features_TF, written_TKD, experts_TK, changes_IK)
+        sums.add(document_T, features_TF, written_TKD, experts_TK, changes_IK)
+    token_T = batch.tokens.token_ids.flatten().cpu().numpy()[rows]
+    for layer, output in outputs.items():
+        routed_TD, shared_TD = (
+            acts[str(Site(name, layer))].to(model.device)[index].float() for name in SHARED_PARTS
+        )
+        block_TD = routed_TD + shared_TD if model.has_output_norm else None
+        written_TKD = written_by_experts(model, layer, shared_TD[:, None], block_TD)
+        output.add(
+            document_T,
+            token_T,
+            features_TF,
+            shared_TD=shared_TD,
+            routed_TD=routed_TD,
+            written_TD=written_TKD[:, 0],
+        )
 
 
 def _block_parts(model: MoeModel) -> tuple[str, ...]:
     """Return the sites whose sum a norm after the block reads; none where there is no norm."""
     if not model.has_output_norm:
         return ()
-    return ("expert_out", "shared_out") if model.n_shared_experts else ("expert_out",)
+    return SHARED_PARTS if model.n_shared_experts else ("expert_out",)
 
 
 def write_rows(

@@ -119,7 +119,7 @@ def _extents(rows: Rows, text: Text, config: FeaturesConfig) -> Extents:
 
 
 def _joined(blocks: Sequence[list[npt.NDArray]]) -> Iterator[npt.NDArray]:
-    """Yield each column of all blocks, which are emptied: memory holds one of them twice."""
+    """Yield each column of all blocks, emptied on the way: memory holds one of them twice."""
     while blocks[0]:
         yield np.concatenate([block.pop(0) for block in blocks])
 

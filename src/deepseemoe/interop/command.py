@@ -6,10 +6,18 @@ from pathlib import Path
 from deepseemoe.config import ImportedConfig
 from deepseemoe.names import Window
 
-EXPORTS = ("saelens", "sparsify", "dictionary_learning", "circuit_tracer", "portable")
+EXPORTS = (
+    "saelens",
+    "sparsify",
+    "dictionary_learning",
+    "circuit_tracer",
+    "portable",
+    "neuronpedia",
+    "delphi",
+)
 IMPORTS = ("saelens", "dictionary_learning")
 
-EXPORT_HELP = "write a dictionary in the format of another tool"
+EXPORT_HELP = "write a dictionary, or what its features do, in the format of another tool"
 EXPORT_DESCRIPTION = """Write a trained dictionary in the format of another tool, to a new folder.
 
 Normalisation is folded in, so what is written reads and writes raw activations. Exact everywhere
@@ -19,11 +27,18 @@ but from BatchTopK to sparsify, which its README.md says. What a format cannot e
   sparsify             TopK exactly, BatchTopK with the same k for each token
   dictionary_learning  crosscoders, and transcoders that write the layer they read
   circuit_tracer       transcoders, per layer or cross-layer, padded with zeros to the whole model
-  portable             everything: safetensors, JSON, and a README.md with the code to use it"""
+  portable             everything: safetensors, JSON, and a README.md with the code to use it
+
+What features do, their contexts and descriptions, is read from the run around the dictionary:
+
+  neuronpedia          JSON lines to import: features, contexts, explanations with their scores
+  delphi               where features fire on the test text, for its explainers and scorers"""
 EXPORT_EXAMPLES = """examples:
   deepseemoe export results/tiny/dictionary/crosscoder/L00-L01 --to saelens --out sae
   deepseemoe export results/gpt-oss-20b/dictionary/transcoder/L11-L13 --to circuit_tracer \\
-    --n-layers 24 --model openai/gpt-oss-20b --out clt"""
+    --n-layers 24 --model openai/gpt-oss-20b --out clt
+  deepseemoe export results/tiny/dictionary/crosscoder/L00-L01 --to neuronpedia --out np
+  deepseemoe export results/tiny/dictionary/crosscoder/L00-L01 --to delphi --out latents"""
 
 IMPORT_HELP = "read a published SAE of the residual stream"
 IMPORT_DESCRIPTION = """Read a published SAE of resid_post and write it as a dictionary of a run.
@@ -56,10 +71,13 @@ def add_export(commands: Commands) -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, choices=EXPORTS, metavar="FORMAT", help="see above")
     export.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
     export.add_argument(
-        "--model", default="unknown", metavar="NAME", help="name of the model, for the metadata"
+        "--model", metavar="NAME", help="name of the model, for the metadata; the run knows its own"
     )
     export.add_argument(
-        "--n-layers", type=int, metavar="N", help="layers of the model, for circuit_tracer"
+        "--n-layers",
+        type=int,
+        metavar="N",
+        help="layers of the model, for circuit_tracer and neuronpedia",
     )
     return export
 

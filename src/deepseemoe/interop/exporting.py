@@ -4,8 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepseemoe.dictionary.dictionary import Dictionary
-from deepseemoe.interop import circuit_tracer, dictionary_learning, portable, saelens, sparsify
+from deepseemoe.interop import (
+    circuit_tracer,
+    delphi,
+    dictionary_learning,
+    neuronpedia,
+    portable,
+    saelens,
+    sparsify,
+)
 from deepseemoe.interop.folders import new_folder
+from deepseemoe.interop.run_folder import RunFolder
 
 Writer = Callable[..., None]
 
@@ -16,7 +25,10 @@ WRITERS: dict[str, Writer] = {
     "circuit_tracer": circuit_tracer.write,
     "portable": portable.write,
 }
-"""What each format is written by."""
+"""What each format of weights is written by."""
+
+RUN_WRITERS: dict[str, Writer] = {"neuronpedia": neuronpedia.write, "delphi": delphi.write}
+"""What each format of features, their contexts and descriptions, is written by."""
 
 UNKNOWN = "unknown"
 """Name of a model that nobody told."""
@@ -27,17 +39,24 @@ def export_dictionary(
     *,
     format: str,
     folder: Path,
-    model: str = UNKNOWN,
+    model: str | None = None,
     n_layers: int | None = None,
 ) -> Path:
     """Write the dictionary in `source` to a new folder in another tool's format, and return it.
 
-    `n_layers`, of the whole model, is needed for circuit_tracer alone. Raises ValueError where the
-    format is none of WRITERS or cannot say what the dictionary does, and where `folder` is not new
-    or empty; nothing is left there then.
+    Formats of features are written from the run around `source`. `n_layers`, of the whole model, is
+    needed for circuit_tracer alone. Raises ValueError where the format is unknown or cannot say
+    what the dictionary does, where the run lacks what it is written from, and where `folder` is not
+    new or empty; nothing is left there then.
     """
+    if format in RUN_WRITERS:
+        run = RunFolder.of(source, format)
+        with new_folder(folder) as partial:
+            RUN_WRITERS[format](run, partial, model=model, n_layers=n_layers)
+        return folder
     if format not in WRITERS:
-        raise ValueError(f"format {format!r}; expected one of {', '.join(WRITERS)}")
+        known = ", ".join((*WRITERS, *RUN_WRITERS))
+        raise ValueError(f"format {format!r}; expected one of {known}")
     depth = {}
     if format == "circuit_tracer":
         if n_layers is None:
@@ -48,5 +67,5 @@ def export_dictionary(
         depth = {"n_layers": n_layers}
     dictionary = Dictionary.load(source)
     with new_folder(folder) as partial:
-        WRITERS[format](dictionary, partial, model=model, **depth)
+        WRITERS[format](dictionary, partial, model=model or UNKNOWN, **depth)
     return folder

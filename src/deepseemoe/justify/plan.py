@@ -139,6 +139,9 @@ def evaluations(run: "RunConfig") -> Iterator[tuple[str, Window, int]]:
 def plan_problems(run: "RunConfig") -> Iterator[str]:
     """Yield what keeps the target `justify` from running."""
     layers, config = justified_layers(run), run.justify
+    if run.model.random_weights:
+        yield "justify: model.random_weights leaves no trained model to judge; set it to false"
+        return
     if layers is None:
         yield "justify.layers: name the layers to lay windows in, as L08-L15, for `source: hub`"
         return

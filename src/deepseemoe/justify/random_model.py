@@ -23,7 +23,7 @@ def write_random_model(
     `folder` holds the run's own model; with `source: hub` only the configuration is read. Raises
     ValueError and OSError as `load_model` does.
     """
-    network_config = open_checkpoint(config, folder).network_config
+    network_config = open_checkpoint(config.trained, folder).network_config
     if getattr(network_config, "quantization_config", None) is not None:
         del network_config.quantization_config  # fresh weights are not packed in 4 bits
     with torch.random.fork_rng(devices=[]):
@@ -36,6 +36,6 @@ def write_random_model(
 
 def random_config(config: ModelConfig, folder: Path) -> ModelConfig:
     """Return how to load what `write_random_model` wrote to `folder`."""
-    return config.model_copy(
+    return config.trained.model_copy(
         update={"source": "hub", "name": str(folder), "revision": None, "kernels": "plain"}
     )

@@ -4,13 +4,13 @@ T tokens, F described features, nnz activations of these.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numba
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-from deepseemoe.labels.reading import BoolArray, IntArray
+from deepseemoe.labels.vocabulary import BoolArray, IntArray
 
 
 class Firing(NamedTuple):
@@ -27,7 +27,15 @@ class Firing(NamedTuple):
     def of(cls, matrix: sparse.csr_array, features: Sequence[int], is_valid: BoolArray) -> "Firing":
         """Return where some features of a (T, all features) matrix fire."""
         turned = matrix.tocsc()[:, np.asarray(features, np.int64)]
-        return cls(turned.indptr.astype(np.int64), turned.indices, int(is_valid.sum()))
+        starts, places = turned.indptr.astype(np.int64), turned.indices.astype(np.int32)
+        return cls(starts, places, int(is_valid.sum()))
+
+    @classmethod
+    def joined(cls, places: Sequence[IntArray], n_valid: int) -> "Firing":
+        """Return features that fire at given places, one array for each."""
+        starts = np.concatenate([[0], np.cumsum([len(one) for one in places])]).astype(np.int64)
+        flat = np.concatenate([np.zeros(0, np.int32), *places]).astype(np.int32)
+        return cls(starts, flat, n_valid)
 
     @property
     def n_features(self) -> int:
@@ -49,19 +57,17 @@ class Firing(NamedTuple):
         return self.places[self.starts[feature] : self.starts[feature + 1]]
 
 
-def merit(
-    hits: npt.NDArray[Any],
-    covered: npt.NDArray[Any],
-    n_positive: npt.NDArray[Any],
-    n_valid: int,
-) -> npt.NDArray[np.float64]:
+def _merit(hits: float, covered: float, n_positive: float, n_valid: float) -> float:
     """Return how good a rule is that covers `covered` tokens, `hits` of them rightly; 1 is perfect.
 
     The mean of two measures, since each alone misleads where features are rare. Youden's J (2 x
     balanced accuracy - 1) hardly counts false alarms: 'domain code' would do for any feature of
-    code. F1 hardly counts how rare a rule is. Arrays broadcast.
+    code. F1 hardly counts how rare a rule is.
     """
-    n_negative = n_valid - n_positive
-    informed = hits / np.maximum(n_positive, 1) - (covered - hits) / np.maximum(n_negative, 1)
-    f1 = 2 * hits / np.maximum(n_positive + covered, 1)
-    return (informed + f1) / 2
+    n_negative = max(n_valid - n_positive, 1.0)
+    informed = hits / max(n_positive, 1.0) - (covered - hits) / n_negative
+    return (informed + 2 * hits / max(n_positive + covered, 1.0)) / 2
+
+
+merit = numba.njit(cache=True, nogil=True)(_merit)
+"""`_merit`, compiled; of single numbers."""

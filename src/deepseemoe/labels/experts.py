@@ -1,180 +1,343 @@
-"""Describe experts: by their domain, by their tokens, and by the features that call them.
+"""Describe experts, and score the descriptions by the routing that they predict.
 
-Only what the tables support is said: a domain whose interval of shares lies above the expert's
-share, and pairs of feature and expert that pass the false discovery rate. The columns list more
-than the label names.
+Everything is made from the explaining half of the test documents and judged on the other half:
+`token is sent to expert` is what a feature's firing is to the labeller of features.
+
+Axes: T tokens, E experts of a layer.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
-from deepseemoe.features.contexts import rank_in_run
-from deepseemoe.labels.rules import quoted
-from deepseemoe.labels.schemas import EXPERTS
-from deepseemoe.runtime.files import read_json
-from deepseemoe.runtime.tables import read_table, write_table
+from deepseemoe.config import LabelsConfig
+from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import Budget
+from deepseemoe.labels.asking.prompts import prompt_versions
+from deepseemoe.labels.contexts import allowed_documents
+from deepseemoe.labels.expert_clusters import Clusters
+from deepseemoe.labels.expert_contexts import ExpertContexts, Side, contexts_of, facts
+from deepseemoe.labels.expert_labels import LABELLER, Described, describe, model_description
+from deepseemoe.labels.expert_llm import Answered, Asked, ExpertLabeller
+from deepseemoe.labels.expert_predictors import by_features, by_rules, by_unigram
+from deepseemoe.labels.expert_scores import ExpertScore, Interval, score_expert
+from deepseemoe.labels.expert_tables import MAX_Q, Found, read_found, read_names, read_tested
+from deepseemoe.labels.expert_text import RoutedText, read_routed
+from deepseemoe.labels.offline import Half, best_rules
+from deepseemoe.labels.reading import BoolArray
+from deepseemoe.labels.rules import Rule
+from deepseemoe.labels.schemas import EXPERT_SCORES, EXPERTS
+from deepseemoe.labels.shared_experts import describe_shared
+from deepseemoe.runtime.files import read_json, write_json
+from deepseemoe.runtime.seeds import generator
+from deepseemoe.runtime.tables import digest, write_table
 
 logger = logging.getLogger(__name__)
-
-MAX_Q = 0.05
-"""Pairs are kept below this Benjamini-Hochberg q, and only where they attract each other."""
 
 N_LISTED = 8
 """Features and tokens of an expert that the columns list."""
 
-N_NAMED = 3
-"""Features and tokens that its label names."""
 
-NAME_LENGTH = 48
-"""Characters of a feature's label inside an expert's."""
+class Judged(NamedTuple):
+    """One expert: what the tables say, its best rule, and how the predictors of its routing do."""
 
-_BY_EXPERT = [("layer", "ascending"), ("expert", "ascending")]
-
-Expert = tuple[int, int]
-"""Layer and expert."""
-
-
-class Domain(NamedTuple):
-    """The domain that an expert prefers most."""
-
-    name: str
-    lift: float
-    is_sure: bool
-    """Whether the interval of its share lies above the expert's share of all tokens"""
-
-
-class Found(NamedTuple):
-    """What the tables say of one expert."""
-
-    domain: Domain | None
-    tokens: list[str]
-    called_by: list[int]
-    writes: list[int]
+    found: Found
+    rule: Rule | None
+    n_explaining: int
+    """Tokens of the explaining documents that it was sent"""
+    scores: Mapping[str, ExpertScore]
 
 
 def label_experts(
+    config: LabelsConfig,
     *,
     reads: Path,
     summary: Path,
     feature_labels: Path,
     routing: Path,
+    shards: Sequence[Path],
+    stores: Sequence[Path],
+    weights: Path,
+    documents: Path,
+    tokenizer: Path,
     experts: Path,
+    scores: Path,
+    seed: int,
     writes: Path | None = None,
+    shared: Path | None = None,
     expert_domains: Sequence[str] = (),
+    bill: Path | None = None,
+    answers: Path | None = None,
+    name: str = "experts",
+    parts: int = 1,
 ) -> None:
-    """Write a description of each expert of the layers that were mapped to `experts`.
+    """Write a description of each expert of the mapped layers to `experts`, scores to `scores`.
 
     `summary` is that of the map: it names the layers, also where no pair could be tested.
-
-    `routing` is the folder with load, domains and vocabulary; `writes`
-    adds the features that the expert's output holds. `expert_domains` says what each expert was
-    made for, where that is known. An expert without any finding is described as that.
+    `routing` is the folder with load, domains and vocabulary; `shards` and `stores` are features
+    and activations of the test split, `weights` those of the dictionary. `writes` adds the features
+    that the expert's output holds, `shared` a row of each layer's shared experts. `expert_domains`
+    says what each expert was made for, where that is known. `answers` is the folder that keeps a
+    language model's answers, in the file `name`; by default it stands beside `experts`. `bill` says
+    what they took, and `parts` how many dictionaries and windows share the budget. Raises
+    ValueError where files do not belong together, or the server cannot be used.
     """
-    pairs = read_table(reads, ["layer", "expert", "feature", "lor", "q", "rank"])
     layers = read_json(summary)["layers"]
-    called_by = _grouped(pairs.filter(_is_kept()), [("rank", "ascending")], "feature")
-    written = _written(writes) if writes else {}
-    tokens, domains = _tokens(routing / "vocabulary.parquet"), _domains(routing / "domains.parquet")
-    names = _names(feature_labels)
-    load = read_table(routing / "load.parquet", ["layer", "expert", "share"])
-    load = load.filter(pc.field("layer").isin(pa.array(layers, pa.int64()))).sort_by(_BY_EXPERT)
-    rows = []
-    for row in load.to_pylist():
-        key = row["layer"], row["expert"]
-        found = Found(
-            domains.get(key), tokens.get(key, []), called_by.get(key, []), written.get(key, [])
+    found = read_found(routing, reads=reads, layers=layers, writes=writes)
+    names = read_names(feature_labels)
+    text = read_routed(
+        shards,
+        stores,
+        layers=layers,
+        features=sorted({feature for one in found for feature in one.called_by}),
+        documents=documents,
+        tokenizer=tokenizer,
+    )
+    judged = list(judge_experts(found, text))
+    made_for = [_made_for(one.found, expert_domains) for one in judged]
+    described = [
+        _described(config, one, names=names, text=text, made_for=made)
+        for one, made in zip(judged, made_for, strict=True)
+    ]
+    score_rows = [row for one in judged for row in _score_rows(one)]
+    labeller, spent, prompts = LABELLER, Bill(), {}
+    if config.labeller == "openai":
+        asking = ExpertLabeller(
+            config,
+            answers=answers or experts.with_name("answers"),
+            name=name,
+            budget=Budget.share_of(config, parts, "experts"),
+            seed=seed,
         )
-        made_for = expert_domains[row["expert"]] if expert_domains else None
-        rows.append(row | _columns(found, names, made_for))
-    n_called = sum(bool(row["features"]) for row in rows)
-    logger.info("%d of %d experts are called by a feature", n_called, len(rows))
-    write_table(experts, EXPERTS, rows, {"layers": layers, "max_q": MAX_Q})
+        allowed = allowed_documents(documents, config.domains)
+        answered = ask_about(asking, found, text, names, config, allowed=allowed, seed=seed)
+        described = [
+            model_description(one, said.found, names=names, made_for=made)
+            for one, said, made in zip(answered, judged, made_for, strict=True)
+        ]
+        score_rows += [
+            score_row(one.found, "routing", said.score, said.status, said.reason, said.n_failed)
+            for one, said in zip(judged, answered, strict=True)
+        ]
+        labeller, spent, prompts = asking.name, asking.bill, prompt_versions(config.prompts)
+    rows = [
+        _row(one.found, said, made, labeller)
+        for one, said, made in zip(judged, described, made_for, strict=True)
+    ]
+    if shared:
+        vocabulary = text.reading.vocabulary.texts
+        rows += describe_shared(shared, documents=documents, vocabulary=vocabulary, names=names)
+    rows.sort(key=lambda row: (row["layer"], row["is_shared"], row["expert"]))
+    clusters = Clusters(weights, read_tested(reads), generator(seed, "expert clusters"))
+    rows = [_listed(row) | clusters.of(row["features"]) for row in rows]
+    score_rows.sort(key=lambda row: (row["layer"], row["expert"]))
+    manifest = {
+        "layers": layers,
+        "max_q": MAX_Q,
+        "labeller": labeller,
+        "prompts": prompts,
+        "config": digest(config.model_dump(mode="json")),
+        "seed": seed,
+        "n_tokens": int(text.reading.is_valid.sum()),
+        "f1_15_85": mean_f1(score_rows),
+    }
+    _tell(rows, manifest["f1_15_85"])
+    write_table(experts, EXPERTS, rows, manifest)
+    write_table(scores, EXPERT_SCORES, score_rows, manifest)
+    if bill:
+        write_json(bill, spent.plain())
 
 
-def _columns(found: Found, names: Mapping[int, str], made_for: str | None) -> dict[str, Any]:
-    told = f"made for {made_for} · " if made_for else ""
+def ask_about(
+    labeller: ExpertLabeller,
+    found: Sequence[Found],
+    text: RoutedText,
+    names: Mapping[int, str],
+    config: LabelsConfig,
+    *,
+    allowed: np.ndarray | None,
+    seed: int,
+) -> list[Answered]:
+    """Return what the labeller says of each expert; facts are of the explaining half alone."""
+    explaining, scoring = (Side.of(half, allowed) for half in text.halves())
+
+    def contexts(place: int) -> ExpertContexts:
+        one = found[place]
+        random = generator(seed, "expert contexts", one.layer, one.expert)
+        return contexts_of(
+            one.layer,
+            one.expert,
+            explaining=explaining,
+            scoring=scoring,
+            config=config,
+            random=random,
+        )
+
+    asked = [
+        Asked(one.layer, one.expert, facts(explaining, one, names, redacted=config.redact))
+        for one in found
+    ]
+    return labeller.label(asked, contexts)
+
+
+def judge_experts(found: Sequence[Found], text: RoutedText) -> Iterator[Judged]:
+    """Yield each expert with its best rule and its scores, layer by layer."""
+    explaining, scoring = text.halves()
+    _, documents_T = np.unique(scoring.reading.doc_ids, return_inverse=True)
+    is_valid_T = scoring.reading.is_valid
+    for layer in text.layers:
+        mine = [one for one in found if one.layer == layer]
+        n_experts = check_experts(text, layer, mine)
+        half = Half(explaining.reading, explaining.routed(layer, n_experts))
+        rules = best_rules(half)
+        calls = {one.expert: one.called_by for one in mine}
+        said = {
+            "rule": by_rules(rules, scoring.reading),
+            "features": by_features(scoring, calls, n_experts),
+            "unigram": by_unigram(half.reading, half.firing, scoring.reading),
+            "always": np.ones((len(is_valid_T), n_experts), bool),
+        }
+        truth_TE = scoring.chosen(layer, n_experts)[is_valid_T]
+        scores = {
+            scorer: score_layer(said_TE[is_valid_T], truth_TE, documents_T[is_valid_T])
+            for scorer, said_TE in said.items()
+        }
+        for one in mine:
+            yield Judged(
+                one,
+                rules[one.expert],
+                int(half.firing.n_positive[one.expert]),
+                {scorer: of_layer[one.expert] for scorer, of_layer in scores.items()},
+            )
+
+
+def score_layer(
+    said_TE: BoolArray, truth_TE: BoolArray, documents_T: np.ndarray
+) -> list[ExpertScore]:
+    """Return the score of each expert's description; the null is those of the layer's others."""
+    n_others = said_TE.shape[1] - 1
+    n_said_T = said_TE.sum(axis=1)
+    return [
+        score_expert(
+            said_TE[:, expert],
+            truth_TE[:, expert],
+            documents_T,
+            (n_said_T - said_TE[:, expert]) / n_others if n_others else None,
+        )
+        for expert in range(said_TE.shape[1])
+    ]
+
+
+def check_experts(text: RoutedText, layer: int, found: Sequence[Found]) -> int:
+    """Return how many experts a layer has; raise ValueError where a store names another."""
+    n_experts = max(one.expert for one in found) + 1
+    highest = int(text.of_layer(layer)[0].max(initial=0))
+    if highest >= n_experts:
+        raise ValueError(
+            f"layer {layer}: the stores name expert {highest}, but the routing tables have "
+            f"{n_experts}; tabulate the routing of these stores (tabulate_routing)"
+        )
+    return n_experts
+
+
+def mean_f1(score_rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean F1 at 15 to 85 of each scorer over experts that have one."""
+    values: dict[str, list[float]] = {}
+    for row in score_rows:
+        if row["f1_15_85"] is not None:
+            values.setdefault(row["scorer"], []).append(row["f1_15_85"])
+    return {scorer: float(np.mean(found)) for scorer, found in values.items()}
+
+
+def _described(
+    config: LabelsConfig,
+    one: Judged,
+    *,
+    names: Mapping[int, str],
+    text: RoutedText,
+    made_for: str | None,
+) -> Described:
+    own = one.scores["rule"]
+    said = describe(
+        one.found,
+        rule=one.rule,
+        score=own,
+        names=names,
+        vocabulary=text.reading.vocabulary,
+        made_for=made_for,
+    )
+    if min(one.n_explaining, own.n_positive) >= config.min_contexts:
+        return said
+    reason = (
+        f"{one.n_explaining} tokens in the explaining documents and {own.n_positive} in the "
+        f"others; min_contexts is {config.min_contexts}"
+    )
+    return said._replace(status="few_contexts", reason=reason)
+
+
+def _made_for(found: Found, expert_domains: Sequence[str]) -> str | None:
+    return expert_domains[found.expert] if expert_domains else None
+
+
+def _row(found: Found, said: Described, made_for: str | None, labeller: str) -> dict[str, Any]:
     return {
-        "label": told + expert_label(found, names),
+        "layer": found.layer,
+        "expert": found.expert,
+        "is_shared": False,
+        **said._asdict(),
         "made_for": made_for,
+        "share": found.share,
         "top_domain": found.domain and found.domain.name,
         "domain_lift": found.domain and found.domain.lift,
-        "features": found.called_by[:N_LISTED],
-        "tokens": found.tokens[:N_LISTED],
+        "features": found.called_by,
+        "tier": found.tier,
+        "tokens": [token.text for token in found.tokens],
+        "labeller": labeller,
     }
 
 
-def expert_label(found: Found, names: Mapping[int, str]) -> str:
-    """Return `code: “def”, “self” · called by F00012 token “import”` and the like."""
-    domain = f"{found.domain.name}: " if found.domain and found.domain.is_sure else ""
-    parts = [domain + quoted(found.tokens[:N_NAMED])]
-    for what, features in (("called by", found.called_by), ("writes", found.writes)):
-        if features:
-            parts.append(f"{what} {', '.join(_named(features[:N_NAMED], names))}")
-    said = [part.removesuffix(": ") for part in parts if part]
-    return " · ".join(said) or "no preference found"
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose lists are as long as the table has them."""
+    return row | {name: list(row[name][:N_LISTED]) for name in ("features", "tokens")}
 
 
-def _named(features: Sequence[int], names: Mapping[int, str]) -> list[str]:
-    """Return each feature's number with the label, where it has one."""
-    found = [(feature, names.get(feature, "")) for feature in features]
-    return [f"F{feature:05d} {_shortened(name)}".strip() for feature, name in found]
+def _score_rows(one: Judged) -> Iterator[dict[str, Any]]:
+    for scorer, score in one.scores.items():
+        yield score_row(one.found, scorer, score, *_standing(one, scorer, score))
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+def _standing(one: Judged, scorer: str, score: ExpertScore) -> tuple[str, str]:
+    if score.f1.value is None:
+        return "few_contexts", f"{score.n_positive} tokens with it and {score.n_negative} without"
+    if scorer == "rule" and one.rule is None:
+        return "no_rule", "no rule repeats itself in two documents"
+    if scorer == "features" and not one.found.called_by:
+        return "no_features", "no feature calls it in any tier"
+    return "scored", ""
 
 
-def _names(feature_labels: Path) -> dict[int, str]:
-    """Return the label of each feature that has a clear one."""
-    table = read_table(feature_labels, ["feature", "label", "kind"])
-    rows = table.filter(~pc.field("kind").isin(["unclear", "failed"])).to_pylist()
-    return {row["feature"]: row["label"] for row in rows}
+def score_row(
+    found: Found,
+    scorer: str,
+    score: ExpertScore | None,
+    status: str,
+    reason: str,
+    n_failed: int = 0,
+) -> dict[str, Any]:
+    """Return a row of expert_scores.parquet."""
+    row: dict[str, Any] = {"layer": found.layer, "expert": found.expert, "scorer": scorer}
+    for name, value in (score or ExpertScore(0, 0))._asdict().items():
+        if isinstance(value, Interval):
+            row |= {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
+        else:
+            row[name] = value
+    return row | {"n_failed": n_failed, "status": status, "reason": reason}
 
 
-def _is_kept() -> pc.Expression:
-    return (pc.field("q") < MAX_Q) & (pc.field("lor") > 0)
-
-
-def _written(writes: Path) -> dict[Expert, list[int]]:
-    """Return the features that each expert's output holds, the largest contrast first."""
-    table = read_table(writes, ["layer", "expert", "feature", "contrast", "contrast_lo"])
-    return _grouped(
-        table.filter(pc.field("contrast_lo") > 0), [("contrast", "descending")], "feature"
-    )
-
-
-def _tokens(vocabulary: Path) -> dict[Expert, list[str]]:
-    """Return the tokens that choose each expert more than others do, the highest lift first."""
-    table = read_table(vocabulary, ["layer", "expert", "token_id", "token", "n_tokens", "lift"])
-    order = [("lift", "descending"), ("n_tokens", "descending"), ("token_id", "ascending")]
-    return _grouped(table.filter(pc.field("lift") > 1), order, "token")
-
-
-def _domains(path: Path) -> dict[Expert, Domain]:
-    """Return the domain of highest lift of each expert."""
-    table = read_table(path, ["layer", "expert", "domain", "share", "lift", "share_lo"])
-    table = table.filter(pc.field("lift") > 0)  # leaves out domains without a lift, too
-    best: dict[Expert, Domain] = {}
-    for row in table.sort_by([("lift", "descending"), ("domain", "ascending")]).to_pylist():
-        is_sure = row["lift"] > 1 and row["share_lo"] > row["share"] / row["lift"]
-        domain = Domain(row["domain"], row["lift"], is_sure)
-        best.setdefault((row["layer"], row["expert"]), domain)
-    return best
-
-
-def _grouped(
-    table: pa.Table, order: Sequence[tuple[str, str]], column: str
-) -> dict[Expert, list[Any]]:
-    """Return a column of each expert's first rows by `order`."""
-    table = table.sort_by([*_BY_EXPERT, *order]).select(["layer", "expert", column])
-    rank = rank_in_run(table["layer"].to_numpy(), table["expert"].to_numpy())
-    first = table.filter(pa.array(rank < N_LISTED))
-    grouped: dict[Expert, list[Any]] = {}
-    for layer, expert, value in zip(*first.to_pydict().values(), strict=True):
-        grouped.setdefault((layer, expert), []).append(value)
-    return grouped
+def _tell(rows: Sequence[Mapping[str, Any]], f1: Mapping[str, float]) -> None:
+    n_labelled = sum(row["status"] == "labelled" for row in rows)
+    told = ", ".join(f"{scorer} {value:.3f}" for scorer, value in f1.items())
+    logger.info("%d of %d experts are described; mean F1 at 15:85: %s", n_labelled, len(rows), told)

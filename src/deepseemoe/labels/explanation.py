@@ -13,6 +13,10 @@ class Explanation(NamedTuple):
     """What sort of description; see the labeller."""
     detail: str
     """What the label leaves out: the executable rule as JSON, or the reasons of a model."""
+    status: str = "labelled"
+    """Whether there is one to be used: see the column of features.parquet"""
+    reason: str = ""
+    """Why not, in one line; empty where labelled"""
 
 
 class Score(NamedTuple):
@@ -30,16 +34,23 @@ class Score(NamedTuple):
     hi: float | None
     n_failed: int = 0
     """Items that the scorer could not judge; they are in neither count."""
+    status: str = "scored"
+    reason: str = ""
+    auroc: float | None = None
+    """Of the scorer `embedding`: how often a context with the feature ranks above one without"""
+    correlation: float | None = None
+    """Of the scorer `simulation`: predicted with true activations"""
 
 
 class Labelled(NamedTuple):
-    """A feature with its description and the score of that description."""
+    """A feature with its description and the scores of that description."""
 
     feature: int
     explanation: Explanation
-    score: Score
-    null: Score | None = None
-    """What the description scores on another feature of like frequency, where that was measured"""
+    scores: tuple[Score, ...] = ()
+    nulls: tuple[Score | None, ...] = ()
+    """For each score, what the description gets on another feature of like frequency, where that
+    was measured"""
 
 
 class Labeller(Protocol):
@@ -49,5 +60,5 @@ class Labeller(Protocol):
     """Who says so; stands in every row of features.parquet."""
 
     def label(self, features: Sequence[int]) -> list[Labelled]:
-        """Return each feature with description and score, in the given order."""
+        """Return each feature with description and scores, in the given order."""
         ...

@@ -1,7 +1,7 @@
-"""Describe features: choose which, let a labeller describe and score them, write both tables."""
+"""Describe features: choose which, let a labeller describe and score them, write the tables."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,20 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.corpus.documents import domains_of
 from deepseemoe.features.text import FeatureText
 from deepseemoe.features.tokens import token_texts
-from deepseemoe.labels.explanation import Labelled, Labeller, Score
-from deepseemoe.labels.llm import ContextTable, LlmLabeller
+from deepseemoe.labels.asking.bill import Bill
+from deepseemoe.labels.asking.budget import Budget
+from deepseemoe.labels.asking.prompts import prompt_versions
+from deepseemoe.labels.contexts import ContextTable, allowed_documents
+from deepseemoe.labels.explanation import Labelled
+from deepseemoe.labels.llm import LlmLabeller
+from deepseemoe.labels.null import Null, lift, nulls_of
 from deepseemoe.labels.offline import OfflineLabeller
 from deepseemoe.labels.reading import Reading, Vocabulary
 from deepseemoe.labels.schemas import FEATURES, SCORES
+from deepseemoe.labels.value import Valued, by_value
+from deepseemoe.runtime.files import write_json
 from deepseemoe.runtime.seeds import generator
-from deepseemoe.runtime.tables import digest, read_table, write_table
+from deepseemoe.runtime.tables import digest, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -32,48 +39,54 @@ def label_features(
     tokenizer: Path,
     features: Path,
     scores: Path,
+    bill: Path,
     seed: int,
-    cache: Path | None = None,
+    reads: Path | None = None,
+    answers: Path | None = None,
+    name: str = "features",
+    parts: int = 1,
 ) -> None:
-    """Write a description of each frequent feature to `features`, its score to `scores`.
+    """Write a description of each frequent feature to `features`, its scores to `scores`.
 
-    `cache` is the folder that keeps a language model's answers; it is no output, so that answers
-    survive a failure. By default it stands beside `features`. Raises ValueError where the key of
-    the server is missing, or where it answers nothing.
+    `reads` is the map whose tiers say which features come first. `answers` is the folder that keeps
+    a language model's answers, in the file `name`; it is no output, so that answers survive a
+    failure; by default it stands beside `features`. `bill` says what they took, and `parts` how
+    many dictionaries and windows share the budget. Raises ValueError where the key of the server
+    is missing, or where it cannot be used.
     """
-    counts = choose_features(density, config)
+    valued = by_value(density, reads, config)
     if config.labeller == "openai":
-        contexts = ContextTable(examples, list(counts))
-        cache = cache or features.with_name("answers")
-        labeller: Labeller = LlmLabeller(config, contexts=contexts, cache=cache, seed=seed)
+        labeller = LlmLabeller(
+            config,
+            contexts=ContextTable(
+                examples,
+                redacted=config.redact,
+                documents=allowed_documents(documents, config.domains),
+            ),
+            answers=answers or features.with_name("answers"),
+            name=name,
+            budget=Budget.share_of(config, parts, "features"),
+            seed=seed,
+        )
+        labelled, spent = labeller.label(valued), labeller.bill
+        prompts = prompt_versions(config.prompts)
     else:
         text = FeatureText.read(shards)
         reading = read_text(text, documents=documents, tokenizer=tokenizer)
         labeller = OfflineLabeller(reading, text.matrix, random=generator(seed, "labels"))
-    labelled = labeller.label(list(counts))
+        labelled, spent, prompts = labeller.label(valued.features.tolist()), Bill(), {}
+    nulls = nulls_of(labelled)
     manifest = {
         "labeller": labeller.name,
-        "config": digest(config.model_dump(mode="json")),
+        "config": digest(config.what_is_asked()),
         "seed": seed,
-        "mean_balanced_accuracy": mean_score([one.score for one in labelled]),
-        "null_balanced_accuracy": mean_score([one.null for one in labelled if one.null]),
+        "prompts": prompts,
+        "null": {scorer: null._asdict() for scorer, null in nulls.items()},
     }
-    logger.info(
-        "mean balanced accuracy %s; of the same descriptions on other features %s",
-        *(manifest["mean_balanced_accuracy"], manifest["null_balanced_accuracy"]),
-    )
-    write_table(features, FEATURES, _feature_rows(labelled, counts, labeller.name), manifest)
-    write_table(scores, SCORES, _score_rows(labelled), manifest)
-
-
-def choose_features(density: Path, config: LabelsConfig) -> dict[int, int]:
-    """Return the features to describe, in order, and how often each fires."""
-    table = read_table(density, ["feature", "n_active"])
-    feature, n_active = table["feature"].to_numpy(), table["n_active"].to_numpy()
-    by_count = np.lexsort((feature, -n_active))
-    frequent = by_count[n_active[by_count] >= config.min_activations][: config.max_features]
-    chosen = np.sort(frequent)
-    return dict(zip(feature[chosen].tolist(), n_active[chosen].tolist(), strict=True))
+    _log_scores(labelled, nulls)
+    write_table(features, FEATURES, _feature_rows(labelled, valued, labeller.name), manifest)
+    write_table(scores, SCORES, _score_rows(labelled, nulls), manifest)
+    write_json(bill, spent.plain())
 
 
 def read_text(text: FeatureText, *, documents: Path, tokenizer: Path) -> Reading:
@@ -90,25 +103,51 @@ def read_text(text: FeatureText, *, documents: Path, tokenizer: Path) -> Reading
     )
 
 
-def mean_score(scores: Sequence[Score]) -> float | None:
-    """Return the mean balanced accuracy of the scores that have one; None where none has."""
-    found = [one.balanced_accuracy for one in scores if one.balanced_accuracy is not None]
-    return float(np.mean(found)) if found else None
+def _log_scores(labelled: Sequence[Labelled], nulls: Mapping[str, Null]) -> None:
+    """Log how well descriptions do, scorer by scorer."""
+    found: dict[str, list[float]] = {}
+    for one in labelled:
+        for score in one.scores:
+            if score.balanced_accuracy is not None:
+                found.setdefault(score.scorer, []).append(score.balanced_accuracy)
+    for scorer, values in found.items():
+        null = nulls[scorer].mean if scorer in nulls else float("nan")
+        told = "%s: mean balanced accuracy %.3f over %d features; of swapped descriptions %.3f"
+        logger.info(told, scorer, np.mean(values), len(values), null)
 
 
 def _feature_rows(
-    labelled: Sequence[Labelled], counts: dict[int, int], labeller: str
+    labelled: Sequence[Labelled], valued: Valued, labeller: str
 ) -> list[dict[str, Any]]:
-    return [
+    """Return the rows of features.parquet, by feature."""
+    rows = [
         {
             "feature": one.feature,
             **one.explanation._asdict(),
-            "n_active": counts[one.feature],
+            "n_active": int(n_active),
+            "best_tier": tier,
             "labeller": labeller,
         }
-        for one in labelled
+        for one, n_active, tier in zip(labelled, valued.n_active, valued.tiers, strict=True)
     ]
+    return sorted(rows, key=lambda row: row["feature"])
 
 
-def _score_rows(labelled: Sequence[Labelled]) -> list[dict[str, Any]]:
-    return [{"feature": one.feature, **one.score._asdict()} for one in labelled]
+def _score_rows(labelled: Sequence[Labelled], nulls: Mapping[str, Null]) -> list[dict[str, Any]]:
+    """Return the rows of scores.parquet, by feature, then in the order of scorers."""
+    rows = []
+    for one in sorted(labelled, key=lambda one: one.feature):
+        for score, swapped in zip(one.scores, one.nulls, strict=True):
+            lifted = lift(score, nulls)
+            rows.append(
+                {
+                    "feature": one.feature,
+                    **score._asdict(),
+                    "null": lifted.null,
+                    "lift": lifted.value,
+                    "lift_lo": lifted.lo,
+                    "lift_hi": lifted.hi,
+                    "swapped": swapped.balanced_accuracy if swapped else None,
+                }
+            )
+    return rows

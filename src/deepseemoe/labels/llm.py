@@ -1,204 +1,240 @@
 """Let a language model describe features from contexts, and judge its descriptions on others.
 
-The detection score of Paulo et al. 2024 (arXiv 2410.13928): shown a description and five texts,
-which of these have the feature? Departures: explaining and judged contexts come from different
+Departures from Delphi (arXiv 2410.13928): explaining and judged contexts come from different
 documents (Delphi draws both from one pool, and 20 to 40 % of the texts it judges were also shown),
-and what cannot be read is counted instead of dropped.
+what cannot be read is counted instead of dropped, and every score has a null.
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from deepseemoe.config import LabelsConfig
-from deepseemoe.labels.answers import Answers
+from deepseemoe.labels.asking.answers import Answers
+from deepseemoe.labels.asking.bill import Bill, Prices
+from deepseemoe.labels.asking.budget import Budget
+from deepseemoe.labels.asking.client import Client
+from deepseemoe.labels.asking.forms import Description
+from deepseemoe.labels.asking.ordered import in_order
+from deepseemoe.labels.asking.progress import CostProgress
+from deepseemoe.labels.asking.prompts import prompt
+from deepseemoe.labels.asking.question import Asker, Question, Unanswered, Usage
+from deepseemoe.labels.asking.secrets import api_key
+from deepseemoe.labels.contexts import ContextTable, FeatureContexts, numbered, spread
+from deepseemoe.labels.cost import EXPLANATION, Contexts, explain_usage, score_usage, verdict_tokens
 from deepseemoe.labels.explanation import Explanation, Labelled, Score
-from deepseemoe.labels.forms import Description, Detections, prompt
-from deepseemoe.labels.openai_client import Client, Unanswered, api_key
-from deepseemoe.labels.scoring import Verdicts, score
-from deepseemoe.runtime.progress import Progress
+from deepseemoe.labels.null import partners
+from deepseemoe.labels.scorers import SCORERS
+from deepseemoe.labels.scorers.names import WITHOUT_LABEL
+from deepseemoe.labels.value import Valued
 from deepseemoe.runtime.seeds import generator
 
 logger = logging.getLogger(__name__)
 
-SCORER = "detection"
-PER_PROMPT = 5
-"""Texts that are judged together, as in Delphi's code."""
+NULL_SHARE = 0.2
+"""Of a budget, at most, what the null may take; its features are fewer where that is too little."""
 
-HARD = "near", "neighbour"
-"""Groups of contexts that lack the feature though they look like it."""
+SAME_LABEL, SAME_SHARE = 5, 0.02
+"""A description that so many features got, and such a share of all, is called repeated."""
 
-MARKED = 0.3
-"""Share of the feature's highest activation from which a token is marked, as in Delphi's code."""
-
-
-class Context(NamedTuple):
-    """One context of a feature."""
-
-    half: str
-    group: str
-    doc_id: int
-    tokens: list[str]
-    activations: list[float]
-
-    @property
-    def text(self) -> str:
-        """The context as it stands in the document, on one line."""
-        return _one_line("".join(self.tokens))
-
-    def marked(self, least: float) -> str:
-        """Return the context with runs of tokens that are active above `least` between « and »."""
-        parts, was_on = [], False
-        for token, activation in zip(self.tokens, self.activations, strict=True):
-            is_on = activation > least
-            parts += ["«" if is_on and not was_on else "»" if was_on and not is_on else "", token]
-            was_on = is_on
-        return _one_line("".join(parts) + ("»" if was_on else ""))
-
-
-class FeatureContexts(NamedTuple):
-    """The contexts of a feature that the labeller uses, by what they are for."""
-
-    explaining: list[Context]
-    judged: list[Context]
-    """With and without the feature, in random order"""
-
-
-class ContextTable:
-    """examples.parquet, read for some features; rows become text when they are asked for."""
-
-    def __init__(self, path: Path, features: Sequence[int]):
-        chosen = pc.field("feature").isin(list(features))
-        columns = ["feature", "half", "group", "doc_id", "tokens", "activations"]
-        self._table = pq.read_table(path, columns=columns, filters=chosen)
-        self._features = self._table["feature"].to_numpy()
-
-    def of(
-        self, feature: int, *, n_explaining: int, random: np.random.Generator
-    ) -> FeatureContexts:
-        """Return the contexts of one feature; both parts have different documents."""
-        first, last = np.searchsorted(self._features, [feature, feature + 1])
-        rows = self._table.slice(first, last - first).drop_columns("feature").to_pylist()
-        contexts = [Context(**row) for row in rows]
-        shown = [c for c in contexts if c.half == "explain" and _has_feature(c)]
-        judged = [c for c in contexts if c.half == "score" and c.group not in HARD]
-        shown.sort(key=lambda context: -max(context.activations))
-        shared = {c.doc_id for c in shown} & {c.doc_id for c in judged}
-        assert not shared, f"documents {shared} explain and judge at once"
-        return FeatureContexts(
-            shown[:n_explaining], [judged[n] for n in random.permutation(len(judged))]
-        )
+LEFT_OUT = Explanation(
+    "not described",
+    "failed",
+    "",
+    "budget",
+    "the budget ends before it; raise labels.budget_usd or budget_tokens, answers so far are kept",
+)
 
 
 class LlmLabeller:
     """Describe and judge features by the model that the configuration names."""
 
-    def __init__(self, config: LabelsConfig, *, contexts: ContextTable, cache: Path, seed: int):
-        """Raise ValueError where the key is missing, before anything is asked."""
+    def __init__(
+        self,
+        config: LabelsConfig,
+        *,
+        contexts: ContextTable,
+        answers: Path,
+        name: str,
+        budget: Budget,
+        seed: int,
+    ):
+        """Raise ValueError where the key is missing, before anything is asked.
+
+        `answers` is the folder that keeps every answer; those of this labeller go to its file
+        `name`.
+        """
         api_key(config)
         self.name = f"{config.model} (language model)"
-        self._config, self._contexts, self._cache, self._seed = config, contexts, cache, seed
+        self.bill = Bill(Prices.of(config))
+        self._config, self._contexts, self._seed = config, contexts, seed
+        self._answers, self._file, self._budget = answers, name, budget
 
-    def label(self, features: Sequence[int]) -> list[Labelled]:
-        """Return each feature with the model's description and its detection score.
+    def label(self, valued: Valued) -> list[Labelled]:
+        """Return each feature with the model's description and its scores, in the given order.
 
-        Raises ValueError where no feature at all got a readable description.
+        Raises ValueError where the server cannot be used at all.
         """
-        with Answers(self._cache) as answers:
-            logger.info("%d answers are kept from before", len(answers))
-            labelled = asyncio.run(self._label_all(features, answers))
-        failures = [one.explanation for one in labelled if one.explanation.kind == "failed"]
-        if failures and len(failures) == len(labelled):
-            raise ValueError(f"{self.name} described no feature; the first: {failures[0].detail}")
-        logger.info("%d of %d features got no description", len(failures), len(labelled))
+        with Answers(self._answers, self._file) as answers:
+            labelled = asyncio.run(self._label_all(valued, answers))
+        told = Counter(one.explanation.status for one in labelled)
+        logger.info("described: %s", ", ".join(f"{n} {status}" for status, n in told.items()))
+        return with_repeated(labelled)
+
+    async def _label_all(self, valued: Valued, answers: Answers) -> list[Labelled]:
+        features = valued.features.tolist()
+        judges_null = bool(self._config.null_features)
+        async with Client(self._config, answers, bill=self.bill, budget=self._budget) as client:
+            progress = CostProgress("describe features", len(features), bill=self.bill)
+
+            async def describe(place: int, asker: Asker) -> Labelled:
+                described = await self._describe(features[place], asker)
+                progress.advance()
+                return described
+
+            found = await in_order(
+                len(features),
+                describe,
+                client=client,
+                estimate=self._describing().plus(self._judging(self._config.scorers)),
+                budget=self._budget.part(1 - NULL_SHARE) if judges_null else self._budget,
+                width=2 * self._config.concurrency,
+                spent=self.bill.usage,
+            )
+            labelled = [
+                one or Labelled(feature, LEFT_OUT)
+                for feature, one in zip(features, found, strict=True)
+            ]
+            return await self._with_nulls(labelled, valued, client)
+
+    async def _describe(self, feature: int, asker: Asker) -> Labelled:
+        """Return one feature with its description and scores."""
+        contexts = self._contexts.of(feature)
+        explanation = await explain(asker, contexts, self._config)
+        if explanation.status != "labelled":
+            return Labelled(feature, explanation)
+        scores = await self._judge(feature, explanation, contexts, self._config.scorers, asker)
+        return Labelled(feature, explanation, scores, tuple(None for _ in scores))
+
+    async def _judge(
+        self,
+        feature: int,
+        explanation: Explanation,
+        contexts: FeatureContexts,
+        scorers: Sequence[str],
+        asker: Asker,
+    ) -> tuple[Score, ...]:
+        """Return a score of each scorer; draws depend on feature and scorer alone."""
+        jobs = (
+            SCORERS[scorer](
+                asker,
+                explanation.label,
+                contexts,
+                self._config,
+                generator(self._seed, scorer, feature),
+            )
+            for scorer in scorers
+        )
+        return tuple(await asyncio.gather(*jobs))
+
+    async def _with_nulls(
+        self, labelled: list[Labelled], valued: Valued, client: Client
+    ) -> list[Labelled]:
+        """Return the features, some with what the description of another scores on them."""
+        described = [n for n, one in enumerate(labelled) if one.explanation.status == "labelled"]
+        random = generator(self._seed, "null")
+        pairs = partners(valued.n_active[described], self._config.null_features, random)
+        scorers = [scorer for scorer in self._config.scorers if scorer not in WITHOUT_LABEL]
+
+        progress = CostProgress("swap descriptions", len(pairs), bill=self.bill)
+
+        async def swap(place: int, asker: Asker) -> tuple[Score, ...]:
+            own, other = (described[n] for n in pairs[place])
+            feature, explanation = labelled[own].feature, labelled[other].explanation
+            contexts = self._contexts.of(feature)
+            scores = await self._judge(feature, explanation, contexts, scorers, asker)
+            progress.advance()
+            return scores
+
+        found = await in_order(
+            len(pairs),
+            swap,
+            client=client,
+            estimate=self._judging(scorers),
+            budget=self._budget.part(NULL_SHARE),
+            width=2 * self._config.concurrency,
+        )
+        for (own, _), scores in zip(pairs, found, strict=True):
+            one, by_scorer = labelled[described[own]], {s.scorer: s for s in scores or ()}
+            nulls = tuple(by_scorer.get(score.scorer) for score in one.scores)
+            labelled[described[own]] = one._replace(nulls=nulls)
         return labelled
 
-    async def _label_all(self, features: Sequence[int], answers: Answers) -> list[Labelled]:
-        progress = Progress("label_features", len(features), unit="features")
-        async with Client(self._config, answers) as client:
-            return await asyncio.gather(*(self._label(client, one, progress) for one in features))
-
-    async def _label(self, client: Client, feature: int, progress: Progress) -> Labelled:
-        contexts = self._contexts.of(
-            feature,
-            n_explaining=self._config.n_examples,
-            random=generator(self._seed, "detection", feature),
+    def _describing(self) -> Usage:
+        return explain_usage(
+            self._config,
+            Contexts.unbounded(),
+            context_tokens=self._contexts.most_tokens,
+            answer_tokens=EXPLANATION,
         )
-        explanation = await explain(client, contexts.explaining)
-        judged = await detect(client, explanation, contexts.judged)
-        progress.advance(1)
-        return Labelled(feature, explanation, judged)
+
+    def _judging(self, scorers: Sequence[str]) -> Usage:
+        return score_usage(
+            self._config,
+            Contexts.unbounded(),
+            context_tokens=self._contexts.most_tokens,
+            answer_tokens=verdict_tokens(self._config),
+            scorers=tuple(scorers),
+        )
 
 
-async def explain(client: Client, contexts: Sequence[Context]) -> Explanation:
-    """Return the model's description of a feature from contexts with it, strongest first."""
-    if not contexts:
-        return Explanation("no description", "failed", "no context in the explaining documents")
-    least = MARKED * max(max(context.activations) for context in contexts)
-    texts = _numbered([context.marked(least) for context in contexts])
+async def explain(asker: Asker, contexts: FeatureContexts, config: LabelsConfig) -> Explanation:
+    """Return the model's description of a feature; its status says why there is none."""
+    n_each = len(contexts.shown), len(contexts.active)
+    if min(n_each) < config.min_contexts:
+        reason = f"contexts: {n_each[0]} to describe from, {n_each[1]} to judge by; "
+        reason += f"labels.min_contexts asks for {config.min_contexts} of each"
+        return Explanation("not described", "failed", "", "few_contexts", reason)
     try:
-        asked = prompt("explain", n_texts=len(contexts), texts=texts, near_misses="")
-        form = await client.ask(asked, Description)
+        form = await asker.ask(Question(_explaining(contexts, config), Description, {}, "explain"))
     except Unanswered as error:
-        return Explanation("no description", "failed", str(error))
+        return Explanation("not described", "failed", "", error.status, error.reason)
     return Explanation(form.label, "model", form.reasons)
 
 
-async def detect(client: Client, explanation: Explanation, contexts: Sequence[Context]) -> Score:
-    """Return how well the model tells contexts with the feature from others by the description."""
-    batches = [contexts[n : n + PER_PROMPT] for n in range(0, len(contexts), PER_PROMPT)]
-    if explanation.kind == "failed":
-        return score(SCORER, _verdicts([], []), n_failed=len(contexts))
-    answers = await asyncio.gather(*(_judge(client, explanation, batch) for batch in batches))
-    judged = [
-        context for batch, said in zip(batches, answers, strict=True) if said for context in batch
-    ]
-    said = [verdict for answer in answers for verdict in answer]
-    return score(SCORER, _verdicts(judged, said), n_failed=len(contexts) - len(judged))
+def _explaining(contexts: FeatureContexts, config: LabelsConfig) -> str:
+    """Return the prompt: what the feature fires on, the strongest first, and near misses."""
+    shown = spread(contexts.shown, config.n_examples)
+    shown.sort(key=lambda context: -max(context.activations))
+    lookalikes = spread(contexts.lookalikes, len(shown) // 2)
+    near_misses = ""
+    if lookalikes:
+        texts = numbered([context.text for context in lookalikes])
+        near_misses = prompt("near_misses", config.prompts, texts=texts)
+    texts = numbered([context.marked() for context in shown])
+    return prompt(
+        "explain", config.prompts, n_texts=len(shown), texts=texts, near_misses=near_misses
+    )
 
 
-async def _judge(client: Client, explanation: Explanation, batch: Sequence[Context]) -> list[bool]:
-    """Return a verdict on each text; nothing where the answer cannot be read."""
-    blanks = {
-        "label": explanation.label,
-        "n_texts": len(batch),
-        "texts": _numbered([context.text for context in batch]),
-        "zeros": ", ".join("0" for _ in batch),
-    }
-    try:
-        form = await client.ask(prompt("detect", **blanks), Detections, n_texts=len(batch))
-    except Unanswered as error:
-        logger.warning("%d texts are not judged: %s", len(batch), error)
-        return []
-    return form.present
+def with_repeated(labelled: Sequence[Labelled]) -> list[Labelled]:
+    """Return the features; one description given to many of them is none for any.
 
-
-def _verdicts(contexts: Sequence[Context], said: Sequence[bool]) -> Verdicts:
-    """Return verdicts by document."""
-    documents = np.array([context.doc_id for context in contexts], np.int64)
-    place = np.unique(documents, return_inverse=True)[1]
-    truth = np.array([_has_feature(context) for context in contexts], bool)
-    verdict = np.array(said, bool)
-
-    def count(mask: Any) -> Any:
-        return np.bincount(place[mask], minlength=int(place.max(initial=-1)) + 1)
-
-    return Verdicts(count(truth & verdict), count(truth), count(~truth & ~verdict), count(~truth))
-
-
-def _has_feature(context: Context) -> bool:
-    return context.group not in (*HARD, "random")
-
-
-def _numbered(texts: Sequence[str]) -> str:
-    return "\n".join(f"{n}. {text}" for n, text in enumerate(texts, start=1))
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\r", "").replace("\n", "⏎").replace("\t", "⇥")
+    Their scores stay: they say whether the description is wrong for them or their contexts are
+    alike.
+    """
+    counts = Counter(
+        one.explanation.label.casefold() for one in labelled if one.explanation.status == "labelled"
+    )
+    least = max(SAME_LABEL, SAME_SHARE * counts.total())
+    found = []
+    for one in labelled:
+        n_same = counts[one.explanation.label.casefold()]
+        if one.explanation.status == "labelled" and n_same >= least:
+            reason = f"{n_same} features got this description"
+            explanation = one.explanation._replace(status="repeated", reason=reason)
+            one = one._replace(explanation=explanation)
+        found.append(one)
+    return found

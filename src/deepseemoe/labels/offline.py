@@ -8,7 +8,7 @@ rule scores above that it owes to its own feature.
 import json
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,28 +16,29 @@ from scipy import sparse
 
 from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.counts import Firing
-from deepseemoe.labels.explanation import Explanation, Labelled, Score
-from deepseemoe.labels.fit import count_pairs, fit_all
+from deepseemoe.labels.execution import Half, Scored, execute
+from deepseemoe.labels.explanation import Explanation, Labelled
+from deepseemoe.labels.fit.best import Search
+from deepseemoe.labels.fit.sets import top_symbols
 from deepseemoe.labels.reading import IntArray, Reading
 from deepseemoe.labels.rules import Rule, quoted, to_json
-from deepseemoe.labels.scoring import Verdicts, score, swapped
-from deepseemoe.labels.triggers import fit_triggers
-from deepseemoe.runtime.progress import Progress
+from deepseemoe.labels.scoring import swapped
 
 logger = logging.getLogger(__name__)
 
-SCORER = "execution"
 MIN_BALANCED_ACCURACY = 0.6
-"""A rule that does worse on held-out documents, or whose interval reaches 0.5, is no clear rule."""
+"""A rule that does worse on held-out documents is no description."""
+
+CHANCE = 0.5
+"""The 95 % interval of a clear rule lies above it: so 2.5 % of features without a rule may pass,
+however many rules were tried, since these were tried on other documents."""
+
+LONG = 12
+"""Symbols of a set; with more it must be precise, or it is a list of what is frequent."""
+
+MIN_PRECISION = 0.6
 
 N_TOP_TOKENS = 5
-
-
-class Half(NamedTuple):
-    """One half of the documents: their text, and where the features fire in it."""
-
-    reading: Reading
-    firing: Firing
 
 
 class OfflineLabeller:
@@ -58,99 +59,52 @@ class OfflineLabeller:
         )
         shared = np.intersect1d(fitted.reading.doc_ids, held_out.reading.doc_ids)
         assert not len(shared), f"documents {shared} explain and score at once"
-        rules = best_rules(fitted)
+        rules = Search(*fitted).rules()
         others = swapped(fitted.firing.n_positive, self._random)
-        scores = execute(rules, others, held_out)
-        tokens = top_tokens(fitted)
-        n_clear = sum(is_clear(own) for own, _ in scores)
-        logger.info("%d of %d features have a clear rule", n_clear, len(rules))
-        return [
-            Labelled(feature, self._explanation(rule, own, top), own, null)
-            for feature, rule, (own, null), top in zip(features, rules, scores, tokens, strict=True)
+        scored = execute(rules, others, held_out)
+        tokens = top_symbols(fitted.firing, fitted.reading.token_ids, N_TOP_TOKENS)
+        labelled = [
+            Labelled(feature, self._explanation(rule, one, top), one.own, one.null)
+            for feature, rule, one, top in zip(features, rules, scored, tokens, strict=True)
         ]
+        n_clear = sum(one.explanation.status == "labelled" for one in labelled)
+        logger.info("%d of %d features have a clear rule", n_clear, len(rules))
+        return labelled
 
     def _half(self, features: Sequence[int], chosen: npt.NDArray[np.bool_]) -> Half:
         reading = self._reading.only(chosen)
         return Half(reading, Firing.of(self._matrix[chosen], features, reading.is_valid))
 
-    def _explanation(self, rule: Rule | None, own: Score, top: IntArray) -> Explanation:
+    def _explanation(self, rule: Rule | None, scored: Scored, top: IntArray) -> Explanation:
         texts = self._reading.vocabulary.texts
-        detail = json.dumps({"rule": rule and to_json(rule), "top_tokens": top.tolist()})
-        if rule is not None and is_clear(own):
+        found = rule and to_json(rule)
+        detail = json.dumps({"rule": found, "top_tokens": top.tolist()})
+        reason = why_unclear(rule, scored)
+        if rule is not None and not reason:
             return Explanation(rule.label(self._reading.vocabulary), rule.kind, detail)
         shown = quoted([texts[token] for token in top])
         label = "no clear rule" + (f"; top tokens {shown}" if shown else "")
-        return Explanation(label, "unclear", detail)
+        return Explanation(label, "unclear", detail, "unclear", reason)
 
 
-def is_clear(own: Score) -> bool:
-    """Return whether a rule does well enough on held-out documents to be a description."""
-    return (
-        own.balanced_accuracy is not None
-        and own.lo is not None
-        and own.balanced_accuracy >= MIN_BALANCED_ACCURACY
-        and own.lo > 0.5
-    )
+def why_unclear(rule: Rule | None, scored: Scored) -> str:
+    """Return why a rule is no description, by held-out documents; empty where it is one."""
+    if rule is None:
+        return "no rule fits the explaining documents"
+    own = scored.own[0]
+    if own.balanced_accuracy is None or own.lo is None:
+        return "the feature does not fire in the held-out documents"
+    if own.lo <= CHANCE:
+        return "on held-out documents the best rule may do no better than chance"
+    if own.balanced_accuracy < MIN_BALANCED_ACCURACY:
+        return f"the best rule has balanced accuracy {own.balanced_accuracy:.2f}"
+    if scored.precision < MIN_PRECISION and longest_set(to_json(rule)) > LONG:
+        return f"the best rule is a long list, right on {scored.precision:.0%} of what it covers"
+    return ""
 
 
-def best_rules(half: Half) -> list[Rule | None]:
-    """Return the best rule of each feature over all kinds; None where nothing repeats itself."""
-    fitted = [*fit_all(half.reading, half.firing), fit_triggers(half.reading, half.firing)]
-    merits = np.stack([one.merits for one in fitted])  # (kinds, F)
-    best = merits.argmax(axis=0)
-    return [
-        fitted[kind].rule(feature) if merits[kind, feature] > 0 else None
-        for feature, kind in enumerate(best)
-    ]
-
-
-def execute(
-    rules: Sequence[Rule | None], others: IntArray, half: Half
-) -> list[tuple[Score, Score | None]]:
-    """Return the scores of each rule on its own feature and on `others`, by running it.
-
-    A feature without a rule is scored as the rule that never applies. The null is None for a
-    feature that is alone.
-    """
-    documents = np.unique(half.reading.doc_ids, return_inverse=True)[1]
-    n_documents, is_valid = int(documents.max(initial=-1)) + 1, half.reading.is_valid
-    n_valid = np.bincount(documents[is_valid], minlength=n_documents)
-    progress = Progress("score rules", len(rules), unit="features")
-    scores = []
-    for feature, rule in enumerate(rules):
-        applies = rule.applies(half.reading) & is_valid if rule else np.zeros_like(is_valid)
-        covered = np.bincount(documents[applies], minlength=n_documents)
-        own, null = (
-            _verdicts(applies, half.firing.places_of(number), documents, covered, n_valid)
-            for number in (feature, int(others[feature]))
-        )
-        is_alone = others[feature] == feature
-        scores.append((score(SCORER, own), None if is_alone else score(SCORER, null)))
-        progress.advance(1)
-    return scores
-
-
-def _verdicts(
-    applies: npt.NDArray[np.bool_],
-    places: IntArray,
-    documents: IntArray,
-    covered: IntArray,
-    n_valid: IntArray,
-) -> Verdicts:
-    """Return how a rule did in each document on a feature that fires at `places`."""
-    positives = np.bincount(documents[places], minlength=len(n_valid))
-    hits = np.bincount(documents[places[applies[places]]], minlength=len(n_valid))
-    negatives = n_valid - positives
-    return Verdicts(hits, positives, negatives - (covered - hits), negatives)
-
-
-def top_tokens(half: Half) -> list[IntArray]:
-    """Return the tokens on which each feature fires most often, at most 5 of them."""
-    pairs = count_pairs(half.firing, half.reading.token_ids.astype(np.int64), half.reading.doc_ids)
-    order = np.lexsort((pairs.symbols, -pairs.counts, pairs.features))
-    starts = np.searchsorted(pairs.features, np.arange(half.firing.n_features))
-    stops = np.searchsorted(pairs.features, np.arange(half.firing.n_features), side="right")
-    return [
-        pairs.symbols[order[start : min(start + N_TOP_TOKENS, stop)]]
-        for start, stop in zip(starts, stops, strict=True)
-    ]
+def longest_set(rule: Any) -> int:
+    """Return how many symbols the longest set of a rule as plain data has."""
+    if isinstance(rule, dict):
+        return max(map(longest_set, rule.values()), default=1)
+    return len(rule) if isinstance(rule, list | tuple) else 1

@@ -12,38 +12,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from deepseemoe.labels.shapes import SHAPES, shapes_of
+from deepseemoe.labels.layout import Layout
+from deepseemoe.labels.vocabulary import NONE, BoolArray, IntArray, Vocabulary
 
-IntArray = npt.NDArray[np.integer]
-BoolArray = npt.NDArray[np.bool_]
-
-NONE = -1
-"""Stands where there is no token, word or domain."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The tokens as text, and what follows from the text alone."""
-
-    texts: Sequence[str]
-    """(V,) text of each token id"""
-
-    @cached_property
-    def shapes(self) -> BoolArray:
-        """(V, number of SHAPES): which shapes each token has."""
-        return np.array([shapes_of(text) for text in self.texts]).reshape(-1, len(SHAPES))
-
-    @cached_property
-    def words(self) -> tuple[list[str], IntArray]:
-        """The distinct words, and (V,) the word of each token: its text without spaces and case.
-
-        A trigger is a word: “import”, “ import” and “Import” announce the same. Blank tokens are
-        none.
-        """
-        stripped = [text.strip().casefold() for text in self.texts]
-        words = sorted({word for word in stripped if word})
-        index = {word: n for n, word in enumerate(words)}
-        return words, np.array([index.get(word, NONE) for word in stripped])
+__all__ = ["NONE", "BoolArray", "IntArray", "Reading", "Vocabulary", "bigram_key", "trigram_key"]
 
 
 @dataclass(frozen=True)
@@ -98,12 +70,40 @@ class Reading:
         return order, starts
 
     @cached_property
+    def layout(self) -> Layout:
+        """Lines, sentences, words, brackets and repetition."""
+        return Layout(self.vocabulary, self.token_ids, self.segment_starts)
+
+    @cached_property
+    def types(self) -> tuple[IntArray, IntArray]:
+        """The token ids that occur, and (T,) which of them each token is."""
+        return np.unique(self.token_ids, return_inverse=True)
+
+    def pairs(self, distance: int = 1) -> IntArray:
+        """Return (T,): a number for each (token `distance` before, token), NONE without one."""
+        before = self.before(distance, self.token_ids.astype(np.int64))
+        return np.where(before == NONE, NONE, bigram_key(before, self.token_ids))
+
+    @cached_property
     def bigrams(self) -> IntArray:
         """(T,): a number for each (previous token, token), or NONE at the start of a segment."""
-        keys = bigram_key(self.previous, self.token_ids)
-        return np.where(self.previous == NONE, NONE, keys)
+        return self.pairs()
+
+    @cached_property
+    def trigrams(self) -> IntArray:
+        """(T,): a number for each three tokens that end here, or NONE where there are fewer."""
+        first = self.before(2, self.token_ids.astype(np.int64))
+        return np.where(first == NONE, NONE, trigram_key(first, self.previous, self.token_ids))
 
 
 def bigram_key(previous: IntArray | int, token: IntArray | int) -> npt.NDArray[np.int64]:
     """Return a number that names a pair of tokens."""
     return np.asarray(previous, np.int64) << 32 | np.asarray(token, np.int64)
+
+
+def trigram_key(
+    first: IntArray | int, second: IntArray | int, token: IntArray | int
+) -> npt.NDArray[np.int64]:
+    """Return a number that names three tokens, of a vocabulary below 2**21."""
+    pair = np.asarray(first, np.int64) << 21 | np.asarray(second, np.int64)
+    return pair << 21 | np.asarray(token, np.int64)

@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
 
 
 def open_checkpoint(config: ModelConfig, folder: Path | None) -> Checkpoint:
-    """Return the model of a run; `folder` holds it where the run makes its own.
+    """Return the model of a run; `folder` holds it where the run makes its own or draws it.
 
     Raises ValueError for a model of no known Mixture-of-Experts family, and for a configuration
     that is none; OSError where there is no such model, or the Hub does not give it.
@@ -67,9 +67,10 @@ def open_checkpoint(config: ModelConfig, folder: Path | None) -> Checkpoint:
 
 def _where(config: ModelConfig, folder: Path | None) -> tuple[str, str | None]:
     """Return the Hub name or folder to load, and the revision."""
-    if config.source != "hub":
+    if config.source != "hub" or config.random_weights:
         if folder is None:
-            raise ValueError(f"source `{config.source}` needs the folder of the run's own model")
+            what = "random_weights" if config.random_weights else f"source `{config.source}`"
+            raise ValueError(f"{what} needs the folder of the run's own model")
         return _existing(folder), None
     path = Path(config.name or "").expanduser()
     if path.is_absolute() or path.is_dir() or str(config.name).startswith("."):

@@ -35,7 +35,7 @@ def check_experts(checkpoint: Checkpoint) -> None:
 def hub_problems(run: RunConfig) -> list[str]:
     """Return what a run asks of a model of `source: hub` that is not there, or why it is not."""
     try:
-        checkpoint = open_checkpoint(run.model, None)
+        checkpoint = open_checkpoint(run.model.trained, None)
         check_experts(checkpoint)
     except (OSError, ValueError) as error:
         return [f"model.name: {error}"]

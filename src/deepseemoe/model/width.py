@@ -12,4 +12,4 @@ def width_of(config: ModelConfig) -> int:
     """
     if config.source != "hub":
         return config.architecture.d_model
-    return outline(open_checkpoint(config, None)).d_model
+    return outline(open_checkpoint(config.trained, None)).d_model

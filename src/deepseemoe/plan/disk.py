@@ -9,6 +9,7 @@ from deepseemoe.names import SPLITS
 from deepseemoe.plan.dictionaries import Shape, trained_of
 from deepseemoe.plan.figures import Figure, shown_bytes
 from deepseemoe.plan.labels import context_tokens
+from deepseemoe.plan.memory import model_bytes
 from deepseemoe.plan.network import Network
 from deepseemoe.plan.stores import (
     arrays_of,
@@ -26,7 +27,7 @@ EXAMPLE_TOKEN_BYTES = 3.7
 
 def disk_figures(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> tuple[Figure, ...]:
     """Return the bytes of everything large that a run writes, and their sum."""
-    made = (*_corpus(run), *_stores(run, network))
+    made = (*_corpus(run), *_control(run, network), *_stores(run, network))
     parts = (*made, *_dictionaries(run, shapes), *_features(run, shapes))
     total = sum(figure.value for figure in parts)
     a_token = _a_token(run, network)
@@ -55,6 +56,13 @@ def _corpus(run: RunConfig) -> Iterator[Figure]:
     n_tokens = sum(getattr(run.corpus.n_tokens, split) for split in SPLITS)
     how = f"{n_tokens:,} tokens × 1.5 B, compressed"
     yield Figure("corpus", corpus_bytes(n_tokens), "bytes", how, True)
+
+
+def _control(run: RunConfig, network: Network) -> Iterator[Figure]:
+    if run.model.random_weights:
+        n_bytes = sum(model_bytes(run.model, network))
+        how = f"drawn in {run.model.dtype}, and read by every stage"
+        yield Figure("random model", n_bytes, "bytes", how)
 
 
 def _stores(run: RunConfig, network: Network) -> Iterator[Figure]:

@@ -1,30 +1,27 @@
-"""Tokens that a language model reads and writes to label features, and what they cost.
+"""Tokens that a language model reads and writes to label features and experts, and what they cost.
 
-Half of the documents explain and the other half judge (`features.halves`), and contexts are taken
-from each: those with the feature of one half are shown once, those of the other, and as many
-without it, judged once. An upper bound: every feature of
-the dictionary is described, unless `max_features` says less. Answers that have to be asked for
-again are not in it.
+An upper bound: every feature of the dictionary is described, unless `max_features` says less, and
+each has as many contexts as are collected. Answers that have to be asked for again are not in it.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from deepseemoe.config import FeaturesConfig, RunConfig
-from deepseemoe.features.contexts import n_positive, n_random
-from deepseemoe.labels.forms import prompt
-from deepseemoe.labels.llm import PER_PROMPT
+from deepseemoe.labels.asking.question import Usage
+from deepseemoe.labels.cost import (
+    EXPLANATION,
+    Contexts,
+    expert_usage,
+    explain_usage,
+    routing_usage,
+    score_usage,
+    verdict_tokens,
+)
+from deepseemoe.labels.scorers.names import WITHOUT_LABEL
 from deepseemoe.plan.dictionaries import Shape
 from deepseemoe.plan.figures import Figure
-
-CHARACTERS = 4
-"""Of a token of English, about."""
-
-MARKS = 4
-"""Tokens around a context: its number, and the marks of its active tokens."""
-
-EXPLANATION, VERDICT = 80, 20
-"""Tokens of an answer: a label with its reasons, and a list of five digits."""
+from deepseemoe.plan.network import Network
 
 
 class Prices(NamedTuple):
@@ -34,27 +31,40 @@ class Prices(NamedTuple):
     usd_per_million_out: float | None = None
 
 
-class FeatureTokens(NamedTuple):
-    """Tokens of one feature: prompts of both kinds, answers, and the calls for its score."""
+class Job(NamedTuple):
+    """One kind of thing that is asked about: how many there are, and what each takes."""
 
-    n_shown: int
-    n_judged: int
-    n_calls: int
-    n_in: int
-    n_out: int
+    what: str
+    n: int
+    each: Usage
 
 
-def feature_tokens(run: RunConfig, answer_tokens: int = 0) -> FeatureTokens:
-    """Return what one feature takes; `answer_tokens` of thought come with every answer."""
-    config = run.features
-    n_shown = min(run.labels.n_examples, n_positive(config))
-    n_judged = n_positive(config) + n_random(config)
-    n_calls = 1 + -(-n_judged // PER_PROMPT)
-    context = context_tokens(config) + MARKS
-    explain, detect = (_prompt_tokens(name) for name in ("explain", "detect"))
-    n_in = explain + (n_calls - 1) * detect + (n_shown + n_judged) * context
-    n_out = EXPLANATION + (n_calls - 1) * VERDICT + n_calls * answer_tokens
-    return FeatureTokens(n_shown, n_judged, n_calls, n_in, n_out)
+def label_jobs(
+    run: RunConfig, network: Network, shapes: Sequence[Shape], answer_tokens: int = 0
+) -> tuple[Job, ...]:
+    """Return what is asked; `answer_tokens` of thought come with every answer."""
+    labels, most = run.labels, run.labels.max_features
+    sizes = [min(s.config.d_dict, most or s.config.d_dict) for s in shapes]
+    options = {"context_tokens": context_tokens(run.features)}
+    verdict = verdict_tokens(labels) + answer_tokens
+    contexts = Contexts.of(run.features)
+    explained = explain_usage(
+        labels, contexts, answer_tokens=EXPLANATION + answer_tokens, **options
+    )
+    scored = score_usage(labels, contexts, answer_tokens=verdict, **options)
+    swapped = tuple(name for name in labels.scorers if name not in WITHOUT_LABEL)
+    null = score_usage(labels, contexts, answer_tokens=verdict, scorers=swapped, **options)
+    expert = expert_usage(labels, answer_tokens=verdict, **options)
+    n_null = sum(min(labels.null_features, size) for size in sizes)
+    routed = routing_usage(labels, answer_tokens=verdict, **options)
+    n_experts = [s.n_layers * network.n_experts for s in shapes]  # shared ones are not asked about
+    n_swapped = sum(min(labels.null_features, n) for n in n_experts)
+    return (
+        Job("features", sum(sizes), explained.plus(scored)),
+        Job("swapped descriptions", n_null, null),
+        Job("experts", sum(n_experts), expert),
+        Job("swapped experts", n_swapped, routed),
+    )
 
 
 def context_tokens(config: FeaturesConfig) -> int:
@@ -62,33 +72,48 @@ def context_tokens(config: FeaturesConfig) -> int:
     return config.context_before + 1 + config.context_after
 
 
-def _prompt_tokens(name: str) -> int:
-    """Return the tokens of a prompt without its contexts, with a description of 12 words."""
-    blanks = {"label": "w" * 60, "near_misses": "", "zeros": ", ".join("0" * PER_PROMPT)}
-    return len(prompt(name, n_texts=PER_PROMPT, texts="", **blanks)) // CHARACTERS
-
-
 def label_figures(
-    run: RunConfig, shapes: Sequence[Shape], prices: Prices | None, answer_tokens: int = 0
+    run: RunConfig,
+    network: Network,
+    shapes: Sequence[Shape],
+    prices: Prices | None,
+    answer_tokens: int = 0,
 ) -> Iterator[Figure]:
-    """Yield the tokens of all labels, and their price where one is given."""
+    """Yield the tokens of all labels, their price where it is known, and what a budget reaches."""
     if run.labels.labeller == "offline":
         yield Figure("LLM tokens", 0, "tokens", "labeller: offline asks no language model")
         return
-    one, most = feature_tokens(run, answer_tokens), run.labels.max_features
-    n_features = sum(min(s.config.d_dict, most or s.config.d_dict) for s in shapes)
-    n_each = context_tokens(run.features)
-    contexts = f"({one.n_shown} shown + {one.n_judged} judged) × {n_each} tokens"
-    how = f"{n_features:,} features × {one.n_in:,}: {contexts}, prompts of {one.n_calls} calls"
-    yield Figure("prompts", n_features * one.n_in, "tokens", how, True)
-    how = f"{n_features:,} features × {one.n_out:,}: a description and {one.n_calls - 1} verdicts"
-    yield Figure("answers", n_features * one.n_out, "tokens", how, True)
-    if prices and prices != Prices():
-        yield _price(n_features, one, prices)
+    jobs = label_jobs(run, network, shapes, answer_tokens)
+    for job in jobs:
+        how = (
+            f"{job.n:,} × ({job.each.n_in:,} in + {job.each.n_out:,} out), {job.each.n_calls} calls"
+        )
+        yield Figure(job.what, job.n * job.each.n_tokens, "tokens", how, True)
+    n_in, n_out = (
+        sum(job.n * getattr(job.each, name) for job in jobs) for name in ("n_in", "n_out")
+    )
+    yield Figure("prompts", n_in, "tokens", f"{', '.join(run.labels.scorers)}", True)
+    yield Figure("answers", n_out, "tokens", "descriptions and verdicts", True)
+    prices = _prices(run, prices)
+    if prices != Prices():
+        each = prices.usd_per_million_in or 0, prices.usd_per_million_out or 0
+        cost = (n_in * each[0] + n_out * each[1]) / 1e6
+        how = f"${each[0]:g} for a million tokens in, ${each[1]:g} out"
+        yield Figure("price", cost, "USD", how, True)
+        yield from _reach(cost, run.labels.budget_usd, "USD")
+    yield from _reach(n_in + n_out, run.labels.budget_tokens, "tokens")
 
 
-def _price(n_features: int, one: FeatureTokens, prices: Prices) -> Figure:
-    each = prices.usd_per_million_in or 0, prices.usd_per_million_out or 0
-    cost = n_features * (one.n_in * each[0] + one.n_out * each[1]) / 1e6
-    how = f"${each[0]:g} for a million tokens in, ${each[1]:g} out"
-    return Figure("price", cost, "USD", how, True)
+def _prices(run: RunConfig, given: Prices | None) -> Prices:
+    """Return the prices that were asked with, else those of the configuration."""
+    config = Prices(run.labels.usd_per_million_in, run.labels.usd_per_million_out)
+    return Prices(
+        *(a if a is not None else b for a, b in zip(given or Prices(), config, strict=True))
+    )
+
+
+def _reach(cost: float, budget: float | None, unit: str) -> Iterator[Figure]:
+    """Yield how far a budget reaches, where there is one."""
+    if budget is not None and cost:
+        how = f"reaches for {min(budget / cost, 1):.0%} of that, the most valuable features first"
+        yield Figure("budget", budget, unit, how)

@@ -54,7 +54,7 @@ def make_plan(
         Section("memory", tuple(use.figure() for use in uses)),
         Section("disk", disk),
         Section("time", hours_of(run, network, shapes, tokens_per_second)),
-        Section("labels", tuple(label_figures(run, shapes, prices, answer_tokens))),
+        Section("labels", tuple(label_figures(run, network, shapes, prices, answer_tokens))),
     )
     return Plan(run, network, sections, tuple(problems_of(disk, uses, limits, run)))
 

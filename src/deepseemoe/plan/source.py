@@ -23,7 +23,7 @@ def checkpoint_of(run: RunConfig, file: Path | None = None) -> Checkpoint:
     if run.model.source != "hub":
         return _own(run)
     try:
-        return open_checkpoint(run.model, None)
+        return open_checkpoint(run.model.trained, None)
     except OSError as error:
         raise OSError(f"{error}; or give its config.json by --model-config FILE") from None
 

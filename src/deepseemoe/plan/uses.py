@@ -40,6 +40,9 @@ EXAMPLE_BYTES = 100
 def uses_of(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> list[Use]:
     """Return what each device holds for each rule that needs much."""
     found = [*_capture(run, network)]
+    if run.model.random_weights:
+        drawn = Share("model", sum(model_bytes(run.model, network)))
+        found.append(Use("randomise_model", "model", "RAM", (drawn,)))
     if trained := trained_of(shapes):
         found += _training(run, network, trained)
     found += [*_evaluation(run, network, shapes), *_maps(run, network, shapes)]

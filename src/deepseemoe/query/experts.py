@@ -15,12 +15,15 @@ from deepseemoe.query.pairs import (
 from deepseemoe.query.sections import Section
 
 HERE = "layer = ? AND expert = ?"
+SCORE_COLUMNS = "scorer, precision, recall, f1, f1_15_85, balanced_accuracy, lift, lift_lo, lift_hi"
 
 
 def expert_sections(
     run: Run, expert: ExpertId, *, dictionary: str | None, n_rows: int
 ) -> list[Section]:
     """Return what the tables tell of an expert; raise ValueError where there is no such expert."""
+    if expert.is_shared:
+        return _shared(run, expert, dictionary)
     _check(run, expert)
     key = (expert.layer, expert.expert)
     load = run.query(f"SELECT n_tokens, share, weight_share, load FROM load WHERE {HERE}", key)
@@ -46,9 +49,15 @@ def _maps(
     own = f'm.{HERE.replace("AND ", "AND m.")} AND dictionary = ? AND "window" = ?'
     where = f"{dictionary} {window}"
     if run.has("experts", "label"):
-        told = run.query(f"SELECT m.label FROM experts m WHERE {own}", key)
+        routed = "AND NOT m.is_shared" if run.has("experts", "is_shared") else ""
+        told = run.query(f"SELECT m.label FROM experts m WHERE {own} {routed}", key)
         if told.num_rows:
             yield Section(f"described by {where}", told)
+    if run.has("expert_scores", "f1_15_85"):
+        sql = f"SELECT {SCORE_COLUMNS} FROM expert_scores m WHERE {own} ORDER BY scorer"
+        scores = run.query(sql, key)
+        if scores.num_rows:
+            yield Section("its held-out routing, as told by", scores)
     end = f"WHERE {own} ORDER BY m.rank LIMIT {n_rows}"
     reads = run.query(labelled(run, f"m.feature, {read_columns(run)}", "reads", end), key)
     if reads.num_rows:
@@ -62,10 +71,25 @@ def _maps(
             yield Section(title, without_empty(with_names(writes, window)))
 
 
+def _shared(run: Run, expert: ExpertId, dictionary: str | None) -> list[Section]:
+    """Return what is said of the shared experts of a layer, which are described together."""
+    sections = []
+    if run.has("experts", "is_shared"):
+        sql = f"""
+            SELECT dictionary, "window", label FROM experts
+            WHERE layer = ? AND is_shared {"AND dictionary = ?" if dictionary else ""}
+            ORDER BY dictionary, "window\""""
+        found = run.query(sql, [expert.layer, *([dictionary] if dictionary else [])])
+        sections = [Section(f"shared experts of {layer_name(expert.layer)}", found)]
+    if not sections or not sections[0].table.num_rows:
+        raise ValueError(
+            f"{expert} is a shared expert: every token passes it, and no table describes it"
+        )
+    return sections
+
+
 def _check(run: Run, expert: ExpertId) -> None:
     run.require("load")
-    if expert.is_shared:
-        raise ValueError(f"{expert} is a shared expert: every token passes it, no table holds it")
     sql = "SELECT layer, max(expert) FROM load GROUP BY layer ORDER BY layer"
     layers, last = run.query(sql).to_pydict().values()
     if expert.layer not in layers:

@@ -70,9 +70,14 @@ def _label(run: Run, key: tuple[Any, ...]) -> list[Section]:
     columns = (
         "label, scorer, balanced_accuracy, lo AS balanced_accuracy_lo, hi AS balanced_accuracy_hi"
     )
+    if run.has("scores", "lift"):  # runs of older versions have none
+        columns = f"{columns}, lift, coalesce(nullif(features.reason, ''), scores.reason) AS reason"
     joined = 'features LEFT JOIN scores USING (dictionary, "window", feature)'
     table = run.query(f"SELECT {columns} FROM {joined} WHERE {HERE} ORDER BY scorer", key)
-    title = "description, and how well it tells where the feature fires (0.5 is chance)"
+    title = (
+        "description, and how well it tells where the feature fires (0.5 is chance; lift: above "
+    )
+    title += "swapped descriptions)"
     return [Section(title, table, "not described: it fires too rarely")]
 
 
@@ -84,7 +89,7 @@ def _with_experts(table: pa.Table) -> pa.Table:
 
 
 def _contexts(run: Run, key: tuple[Any, ...]) -> list[Section]:
-    """Return the feature's top contexts of both halves, the peak token in brackets."""
+    """Return the feature's top contexts, the peak token in brackets."""
     if not run.has("examples", "tokens", "peak"):
         return []
     sql = "SELECT tokens, activations, peak FROM examples"

@@ -17,12 +17,16 @@ def word_sections(run: Run, word: str, *, dictionary: str | None, n_rows: int) -
     return found
 
 
+_OF_LABELS = "(SELECT * FROM scores WHERE scorer IN ('execution', 'detection'))"
+"""The scores that speak for a description: one of each feature."""
+
+
 def _features(run: Run, word: str, dictionary: str | None, n_rows: int) -> Section | None:
     if not run.has("features", "label"):
         return None
     has_scores = run.has("scores", "balanced_accuracy")
     score = ", max(s.balanced_accuracy) AS balanced_accuracy" if has_scores else ""
-    joined = 'LEFT JOIN scores s USING (dictionary, "window", feature)' if has_scores else ""
+    joined = f'LEFT JOIN {_OF_LABELS} s USING (dictionary, "window", feature)' if has_scores else ""
     sql = f"""
         SELECT dictionary, format('{{}}.F{{:05d}}', "window", feature) AS feature, n_active{score},
                label
@@ -36,8 +40,10 @@ def _features(run: Run, word: str, dictionary: str | None, n_rows: int) -> Secti
 def _experts(run: Run, word: str, dictionary: str | None, n_rows: int) -> Section | None:
     if not run.has("experts", "label"):
         return None
+    kind = "if(is_shared, 'S', 'E')" if run.has("experts", "is_shared") else "'E'"
     sql = f"""
-        SELECT format('L{{:02d}}.E{{}}', layer, expert) AS expert, dictionary, "window", label
+        SELECT format('L{{:02d}}.{{}}{{}}', layer, {kind}, expert) AS expert, dictionary, "window",
+               label
         FROM experts m WHERE contains(lower(label), lower(?)) {_of(dictionary)}
         ORDER BY layer, m.expert, dictionary, "window" LIMIT {n_rows}"""
     return Section("experts whose description holds it", run.query(sql, _key(word, dictionary)))

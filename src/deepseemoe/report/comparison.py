@@ -35,6 +35,11 @@ MAPS = (
     "run", "dictionary", "window", "layer", "n_experts", "n_tested", "called_share", "a_share",
     "b_share", "c_share", "median_lor", "features_called", "experts_called",
 )  # fmt: skip
+DICTIONARIES = ("run", "dictionary", "window", "fvu", "l0", "dead_fraction", "loss_recovered")
+LABELS = (
+    "run", "dictionary", "window", "scorer", "n_features", "described_share", "n_scored",
+    "balanced_accuracy", "lift", "reason",
+)  # fmt: skip
 MEASURES = {
     "load_concentration": "experts that lie idle",
     "domain_information": "domain: share of what could be known",
@@ -53,6 +58,8 @@ def write_comparison(folder: Path, *, figures: Sequence[Path], page: Path) -> No
         "recovery": read_columns(folder / "recovery.parquet", *RECOVERY),
         "contrast": read_columns(folder / "contrast.parquet", *CONTRAST),
         "maps": read_columns(folder / "maps.parquet", *MAPS),
+        "dictionaries": read_columns(folder / "dictionaries.parquet", *DICTIONARIES),
+        "labels": read_columns(folder / "labels.parquet", *LABELS),
     }
     found = read_values(folder / "runs.json", "runs", "notes")
     drawn = draw_comparison(tables["specialisation"], tables["load"], found)
@@ -145,6 +152,8 @@ def render(tables: Mapping[str, Table], found: Mapping[str, Any], figure: bytes)
         contrasts=_rows(tables["contrast"]),
         recovered=[row for row in _rows(tables["recovery"]) if row["layer"] is None],
         maps=_rows(tables["maps"]),
+        dictionaries=_rows(tables["dictionaries"]),
+        labels=_rows(tables["labels"]),
         number=_number,
         interval=_interval,
     )

@@ -79,7 +79,9 @@ def view_expert(
     """Return the view of an expert; its label is that of the map which holds its surest link."""
     mine = routing.of(expert)
     path = tables.at("labels", links[0].feature[0], "experts.parquet")
-    labels = _rows_of(expert, read_columns(path, "layer", "expert", "label"))["label"].tolist()
+    rows = read_columns(path, "layer", "expert", "label", "is_shared")
+    rows = select(rows, ~rows["is_shared"].astype(bool))
+    labels = _rows_of(expert, rows)["label"].tolist()
     return ExpertView(
         id=str(expert),
         label=labels[0] if labels else "not labelled",

@@ -1,6 +1,6 @@
 """Figure of how well labels tell where their features fire."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,19 +18,27 @@ from deepseemoe.report.style import (
     styled,
     width_of,
 )
-from deepseemoe.report.tables import RunTables, Table, read_columns
+from deepseemoe.report.tables import RunTables, Table, read_columns, select
 from deepseemoe.runtime.tables import read_manifest
 
-SCORE_COLUMNS = ("feature", "scorer", "balanced_accuracy", "lo", "hi", "n_failed")
-SCORES = np.linspace(0, 1, 201)
-LINES = ("-", (0, (5, 2)), (0, (1, 1.5)))
+SCORE_COLUMNS = ("feature", "scorer", "balanced_accuracy", "lo", "hi", "lift", "n_failed")
+MAIN = ("execution", "detection", "hard", "fuzzing", "embedding", "simulation", "intruder")
+"""Scorers in the order in which one of them speaks for a description."""
+
+LIFTS = np.linspace(-0.25, 0.5, 301)
+LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 
 
 class Scores(NamedTuple):
-    """Scores of one dictionary's labels; `null` is the mean score of labels given to others."""
+    """Scores of one dictionary's labels; `null` is the main scorer's mean for swapped labels."""
 
     table: Table
     null: float | None
+
+    @property
+    def main(self) -> Table:
+        """Scores by the main scorer."""
+        return of_main(self.table)
 
 
 def read_scores(tables: RunTables) -> dict[Trained, Scores]:
@@ -43,14 +51,21 @@ def read_scores(tables: RunTables) -> dict[Trained, Scores]:
 
 
 def null_score(manifest: Mapping) -> float | None:
-    """Return the balanced accuracy of shuffled labels that a manifest states, if it does."""
-    value = manifest.get("null_balanced_accuracy")
-    return None if value is None else float(value)
+    """Return the main scorer's balanced accuracy of swapped labels, if a manifest states it."""
+    nulls = manifest.get("null", {})
+    return next((float(nulls[name]["mean"]) for name in MAIN if name in nulls), None)
+
+
+def of_main(table: Table) -> Table:
+    """Return the rows of the scorer that speaks for the descriptions."""
+    present = set(table["scorer"])
+    main = next((name for name in MAIN if name in present), None)
+    return select(table, table["scorer"] == main)
 
 
 @styled
 def draw_scores(scores: Mapping[Trained, Scores]) -> Figure:
-    """Draw the share of labels below each balanced accuracy, a line for each window and scorer."""
+    """Draw the share of labels below each lift, a line for each window and scorer."""
     names = list(dict.fromkeys(one.dictionary for one in scores))
     windows = list(dict.fromkeys(one.window for one in scores))
     colours = dict(zip(windows, depth_colours(len(windows)), strict=True))
@@ -60,7 +75,7 @@ def draw_scores(scores: Mapping[Trained, Scores]) -> Figure:
         for one, (table, _) in scores.items():
             if one.dictionary == name:
                 _lines(axes, table, colours[one.window], str(one.window))
-        _frame(axes, name, [s.null for one, s in scores.items() if one.dictionary == name])
+        _frame(axes, name)
     panels[0].set_ylabel("share of features at or below")
     legend_right(figure, panels[0], "layers")
     headline(figure, _finding(scores), _NOTE)
@@ -68,39 +83,44 @@ def draw_scores(scores: Mapping[Trained, Scores]) -> Figure:
 
 
 _NOTE = (
-    "A label is scored on documents it was not made from. Lines further to the right are better "
-    "labels; 0.5 is guessing. Dashed: labels shuffled among features, where the run measured them."
+    "Lift: balanced accuracy on documents that the label was not made from, less the mean of "
+    "labels swapped among features of like frequency. Lines further to the right are better "
+    "labels; 0 is a label that is worth nothing, 0.5 about the most there is."
 )
 
 
 def _lines(axes: Axes, table: Table, colour, label: str) -> None:
-    for line, scorer in zip(LINES, dict.fromkeys(table["scorer"]), strict=False):
-        values = table["balanced_accuracy"][table["scorer"] == scorer]
+    """Draw the share of labels below each lift, a line for each scorer."""
+    names = list(dict.fromkeys(table["scorer"]))
+    for place, name in enumerate(names):
+        values = table["lift"][table["scorer"] == name].astype(float)
         values = np.sort(values[np.isfinite(values)])
         if len(values):
-            many = len(set(table["scorer"])) > 1
-            cdf = np.searchsorted(values, SCORES, side="right") / len(values)
-            axes.plot(
-                SCORES, cdf, color=colour, ls=line, label=f"{label}, {scorer}" if many else label
-            )
+            cdf = np.searchsorted(values, LIFTS, side="right") / len(values)
+            told = f"{label}, {name}" if len(names) > 1 else label
+            axes.plot(LIFTS, cdf, color=colour, ls=LINES[place % len(LINES)], label=told)
 
 
-def _frame(axes: Axes, name: str, nulls: list[float | None]) -> None:
-    axes.set(title=name, xlabel="balanced accuracy of the label", xlim=(0.4, 1.0), ylim=(0, 1.02))
+def _frame(axes: Axes, name: str) -> None:
+    axes.set(title=name, xlabel="lift over swapped labels", xlim=(-0.1, 0.52), ylim=(0, 1.02))
     axes.grid()
-    axes.axvline(0.5, color=MUTED, lw=1)
-    for null in {null for null in nulls if null is not None}:
-        axes.axvline(null, color=MUTED, lw=1, ls=(0, (4, 3)))
-    if not axes.get_lines():
+    axes.axvline(0, color=MUTED, lw=1)
+    if not axes.get_lines()[1:]:
         empty(axes, "no labels")
 
 
 def _finding(scores: Mapping[Trained, Scores]) -> str:
-    values = np.concatenate([scored.table["balanced_accuracy"] for scored in scores.values()])
-    values = values[np.isfinite(values)]
+    tables = [scored.main for scored in scores.values()]
+    values = _finite(tables, "balanced_accuracy")
     if not len(values):
         return "No label was scored"
-    return (
-        f"The median label tells firing tokens from others with a balanced accuracy of "
-        f"{np.median(values):.2f}; {np.mean(values >= 0.8):.0%} reach 0.8"
-    )
+    told = f"The median label has a balanced accuracy of {np.median(values):.2f}"
+    lifts = _finite(tables, "lift")
+    if len(lifts):
+        told += f", {np.median(lifts):.2f} above swapped labels"
+    return f"{told}; {np.mean(values >= 0.8):.0%} reach 0.8"
+
+
+def _finite(tables: Sequence[Table], name: str) -> np.ndarray:
+    values = np.concatenate([table[name].astype(float) for table in tables])
+    return values[np.isfinite(values)]

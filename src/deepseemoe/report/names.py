@@ -57,7 +57,7 @@ def figure_groups(run: "RunConfig") -> tuple[FigureGroup, ...]:
     ]
     if not all(entry.imported for entry in run.dictionaries.values()):
         groups.append(_single("training_dictionaries", "Training"))
-    if run.model.source == "nanomoe":
+    if run.model.source == "nanomoe" and not run.model.random_weights:
         groups.append(_single("training_model", "Training"))
     return tuple(groups)
 

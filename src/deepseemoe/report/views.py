@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from deepseemoe.names import FeatureId
 from deepseemoe.report.contexts import Context, spans
-from deepseemoe.report.labels import SCORE_COLUMNS
+from deepseemoe.report.labels import SCORE_COLUMNS, of_main
 from deepseemoe.report.names import Trained
 from deepseemoe.report.tables import RunTables, read_columns, select
 
@@ -68,15 +68,11 @@ def _by_dictionary(wanted: Iterable[FeatureKey]) -> dict[Trained, list[int]]:
 
 
 def read_accuracies(tables: RunTables, one: Trained) -> dict[int, Accuracy]:
-    """Return the accuracy of each scored feature of a dictionary."""
-    table = read_columns(tables.at("labels", one, "scores.parquet"), *SCORE_COLUMNS)
+    """Return the accuracy of each scored feature of a dictionary, by the main scorer."""
+    table = of_main(read_columns(tables.at("labels", one, "scores.parquet"), *SCORE_COLUMNS))
     table = select(table, np.isfinite(table["balanced_accuracy"].astype(float)))
-    found: dict[int, Accuracy] = {}
     columns = (table[name].tolist() for name in ("feature", "balanced_accuracy", "lo", "hi"))
-    for feature, *numbers in zip(*columns, strict=True):
-        accuracy = Accuracy(*numbers)
-        found[feature] = min(found.get(feature, accuracy), accuracy, key=lambda one: one.lo)
-    return found
+    return {feature: Accuracy(*numbers) for feature, *numbers in zip(*columns, strict=True)}
 
 
 def _view(

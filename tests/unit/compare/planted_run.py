@@ -102,7 +102,7 @@ def _write_map(folder, reads):
         {
             "feature": f, "label": f"domain {GROUPS[f // PER_GROUP]}", "kind": "domain",
             "detail": json.dumps({"rule": {"kind": "domain", "domains": [GROUPS[f // PER_GROUP]]}}),
-            "n_active": 99, "labeller": "rules",
+            "n_active": 99, "labeller": "rules", "status": "labelled",
         }
         for f in range(PER_GROUP * len(GROUPS))
     ]  # fmt: skip

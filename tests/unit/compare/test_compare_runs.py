@@ -13,7 +13,7 @@ from deepseemoe.compare.compare import compare_runs
 from deepseemoe.config import load_run
 from deepseemoe.config.compare import CompareConfig
 from deepseemoe.report.comparison import write_comparison
-from deepseemoe.runtime.files import read_json
+from deepseemoe.runtime.files import read_json, write_json
 
 SIZES = {"small": (8, 2), "large": (64, 4), "random": (32, 4)}
 
@@ -171,6 +171,47 @@ def copy_of(results, root, *, without=None, change=None):
         file = root / "bad/config.yaml"
         file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
     return root
+
+
+def test_label_scores_and_reconstruction_stand_beside_those_of_a_control(results, tmp_path):
+    """Medians over features by hand; a run without scores says so, and a null lift stays null."""
+    root = copy_of(results, tmp_path / "results", change={"model": {
+        "source": "nanomoe", "name": None, "expert_domains": [], "random_weights": True,
+    }})  # fmt: skip
+    accuracy = {"scorer": ["detection"] * 4, "balanced_accuracy": [0.5, 0.6, 0.9, None]}
+    pq.write_table(
+        pa.table({"feature": [0, 1, 2, 3], **accuracy, "lift": [0.0, 0.1, 0.2, None]}),
+        root / "bad/labels/sae/L00-L00/scores.parquet",
+    )
+    folder = root / "bad/dictionary/sae/L00-L00"
+    folder.mkdir(parents=True)
+    write_json(folder / "metrics.json", {"fvu_mean": 0.25, "l0": 8.0, "dead_fraction": 0.5})
+    found = compared(root, tmp_path / "out", ["small", "bad"])
+    rows = {row["run"]: row for row in found["labels"]}
+    assert rows["bad"]["balanced_accuracy"] == pytest.approx(0.6)
+    assert rows["bad"]["lift"] == pytest.approx(0.1)
+    assert (rows["bad"]["scorer"], rows["bad"]["n_scored"]) == ("detection", 3)
+    assert rows["bad"]["described_share"] == 1
+    assert rows["small"]["reason"] == "scores.parquet is missing"
+    assert rows["small"]["balanced_accuracy"] is None
+    fvu = {row["run"]: (row["fvu"], row["loss_recovered"]) for row in found["dictionaries"]}
+    assert fvu == {"bad": (0.25, None), "small": (None, None)}
+    models = {one["run"]: one["model"] for one in read_json(tmp_path / "out/runs.json")["runs"]}
+    assert models == {"small": "nanomoe", "bad": "nanomoe (random weights)"}
+    page = tmp_path / "page.html"
+    write_comparison(tmp_path / "out", figures=[tmp_path / "figure.svg"], page=page)
+    assert "0.600" in page.read_text()
+
+
+def test_only_described_features_count_as_described(results, tmp_path):
+    root = copy_of(results, tmp_path / "results")
+    path = root / "bad/labels/sae/L00-L00/features.parquet"
+    table = pq.read_table(path)
+    statuses = ["labelled"] * 6 + ["refused"] * (len(table) - 6)
+    place = table.column_names.index("status")
+    pq.write_table(table.set_column(place, "status", pa.array(statuses)), path)
+    rows = {row["run"]: row for row in compared(root, tmp_path / "out", ["small", "bad"])["labels"]}
+    assert rows["bad"]["described_share"] == pytest.approx(6 / len(table))
 
 
 @pytest.mark.parametrize(

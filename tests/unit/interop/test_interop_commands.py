@@ -8,12 +8,12 @@ from peer_folders import learned
 from deepseemoe.cli import main
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.interop.command import EXPORTS, IMPORTS
-from deepseemoe.interop.exporting import WRITERS
+from deepseemoe.interop.exporting import RUN_WRITERS, WRITERS
 from deepseemoe.interop.importing import READERS
 
 
 def test_the_commands_name_every_format():
-    assert set(EXPORTS) == set(WRITERS)
+    assert set(EXPORTS) == {*WRITERS, *RUN_WRITERS}
     assert set(IMPORTS) == set(READERS)
 
 

@@ -4,12 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from label_world import DOMAINS, PLANTED, TEXTS, make_matrix, make_reading
-from llm_world import KEY, Server, make_config, oracle, write_examples
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from deepseemoe.config import FeaturesConfig, LabelsConfig
-from deepseemoe.features.examples import collect_examples
+from deepseemoe.config import LabelsConfig
+from deepseemoe.features.schemas import DENSITY, EXAMPLES
 from deepseemoe.features.store import FeatureWriter
 from deepseemoe.features.tokens import byte_alphabet
 from deepseemoe.labels.features import label_features
@@ -43,13 +41,18 @@ def inputs(tmp_path_factory):
     values = {"doc_id": np.arange(len(names)), "domain": list(names)}
     write_table(folder / "documents.parquet", columns, values, {})
     files = {"documents": folder / "documents.parquet", "tokenizer": folder / "tokenizer"}
-    tables = {name: folder / f"{name}.parquet" for name in ("density", "neighbours", "examples")}
-    weights = folder / "weights.safetensors"
-    decoder = np.random.default_rng(0).standard_normal((matrix.shape[1], 1, 8), np.float32)
-    save_file({"decoder": decoder}, weights)
-    collect_examples(FeaturesConfig(), shards=shards, weights=weights, **files, **tables, seed=0)
-    del tables["neighbours"]
+    write_density(folder / "density.parquet", matrix)
+    tables = {name: folder / f"{name}.parquet" for name in ("density", "examples")}
+    write_table(tables["examples"], EXAMPLES, [], {})
     return {"shards": shards, **files, **tables}
+
+
+def write_density(path, matrix):
+    """Write how often each feature fires; rules see the text itself and no examples."""
+    n_active = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    columns = {column.name: np.zeros(len(n_active)) for column in DENSITY}
+    columns |= {"feature": np.arange(len(n_active)), "n_active": n_active}
+    write_table(path, DENSITY, columns, {})
 
 
 def write_tokenizer(folder):
@@ -65,7 +68,8 @@ def write_tokenizer(folder):
 
 
 def label(folder, inputs, config, *, seed=0):
-    paths = {"features": folder / "features.parquet", "scores": folder / "scores.parquet"}
+    paths = {name: folder / f"{name}.parquet" for name in ("features", "scores")}
+    paths["bill"] = folder / "bill.json"
     label_features(config, **inputs, **paths, seed=seed)
     return paths
 
@@ -85,9 +89,13 @@ def test_planted_features_are_described_from_the_files_of_a_run(inputs, tmp_path
 def test_the_manifest_holds_the_null_that_scores_must_beat(inputs, tmp_path):
     paths = label(tmp_path, inputs, LabelsConfig())
     manifest = read_manifest(paths["scores"])
-    scores = read_table(paths["scores"])["balanced_accuracy"].to_numpy()
-    assert manifest["mean_balanced_accuracy"] == pytest.approx(scores.mean())
-    assert abs(manifest["null_balanced_accuracy"] - 0.5) < 0.04
+    scores = read_table(paths["scores"]).to_pylist()
+    null = manifest["null"]["execution"]["mean"]
+    assert abs(null - 0.5) < 0.04
+    for row in scores:
+        if row["scorer"] == "execution":
+            assert row["null"] == null
+            assert row["lift"] == pytest.approx(row["balanced_accuracy"] - null)
     assert manifest == read_manifest(paths["features"])
 
 
@@ -114,27 +122,9 @@ def test_labels_have_the_same_bytes_every_time(inputs, tmp_path):
         assert one[name].read_bytes() == two[name].read_bytes()
 
 
-def test_a_language_model_fills_the_same_tables(inputs, tmp_path, monkeypatch):
-    monkeypatch.setenv("DEEPSEEMOE_TEST_KEY", KEY)
-    examples = write_examples(tmp_path / "examples.parquet", n_features=2)
-    with Server(oracle) as server:
-        config = make_config(server, max_features=2, model="oracle-1")
-        density = tmp_path / "density.parquet"
-        columns = Column("feature", pa.uint32(), "", ""), Column("n_active", pa.int64(), "", "")
-        write_table(density, columns, {"feature": [0, 1], "n_active": [90, 80]}, {})
-        changed = inputs | {"examples": examples, "density": density}
-        paths = label(tmp_path, changed, config)
-        assert len(server.prompts) > 4
-    rows = read_table(paths["features"]).to_pylist()
-    assert [(row["label"], row["kind"]) for row in rows] == [("word0", "model"), ("word1", "model")]
-    assert {row["labeller"] for row in rows} == {"oracle-1 (language model)"}
-    scores = read_table(paths["scores"]).to_pylist()
-    assert {(row["scorer"], row["balanced_accuracy"]) for row in scores} == {("detection", 1.0)}
-    assert (tmp_path / "answers" / "answers.jsonl").is_file()
-
-
 def test_a_missing_key_leaves_no_table_behind(inputs, tmp_path, monkeypatch):
     monkeypatch.delenv("DEEPSEEMOE_TEST_KEY", raising=False)
+    config = LabelsConfig(labeller="openai", api_key_env="DEEPSEEMOE_TEST_KEY")
     with pytest.raises(ValueError, match="DEEPSEEMOE_TEST_KEY is not set"):
-        label(tmp_path, inputs, make_config())
+        label(tmp_path, inputs, config)
     assert not list(tmp_path.iterdir())

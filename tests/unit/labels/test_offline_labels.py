@@ -10,10 +10,10 @@ from scipy import sparse
 
 from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels.counts import Firing
-from deepseemoe.labels.fit import fit_all
+from deepseemoe.labels.fit.sets import Sets
+from deepseemoe.labels.fit.task import Task
 from deepseemoe.labels.offline import OfflineLabeller
-from deepseemoe.labels.rules import AfterRule, TokenRule, from_json
-from deepseemoe.labels.triggers import candidates, nearest_words
+from deepseemoe.labels.rules import TokenRule, from_json
 
 RANDOM = range(len(PLANTED), len(PLANTED) + N_RANDOM)
 
@@ -46,8 +46,8 @@ def rule_of(one):
 def test_a_planted_rule_gets_its_kind_and_a_high_score(labelled, number):
     one = labelled[number]
     assert one.explanation.kind == PLANTED[number]
-    assert one.score.balanced_accuracy > 0.9
-    assert one.score.lo > 0.75
+    assert one.scores[0].balanced_accuracy > 0.9
+    assert one.scores[0].lo > 0.75
 
 
 def test_planted_rules_are_found_exactly(labelled):
@@ -66,7 +66,7 @@ def test_features_without_a_rule_get_no_clear_rule_and_chance_scores(labelled):
     for feature in RANDOM:
         assert labelled[feature].explanation.kind == "unclear"
         assert labelled[feature].explanation.label.startswith("no clear rule; top tokens “")
-    scores = [labelled[feature].score.balanced_accuracy for feature in RANDOM]
+    scores = [labelled[feature].scores[0].balanced_accuracy for feature in RANDOM]
     assert abs(np.mean(scores) - 0.5) < 0.02
 
 
@@ -75,8 +75,8 @@ def test_permuted_labels_score_at_chance(reading):
     words = reading.token_ids[:, None] == np.arange(1, 41)
     matrix = sparse.csr_array((words & reading.is_valid[:, None]) * rng.gamma(3, 1, words.shape))
     found = label(reading, matrix)
-    nulls = [one.null.balanced_accuracy for one in found]
-    assert np.mean([one.score.balanced_accuracy for one in found]) > 0.99
+    nulls = [one.nulls[0].balanced_accuracy for one in found]
+    assert np.mean([one.scores[0].balanced_accuracy for one in found]) > 0.99
     assert abs(np.mean(nulls) - 0.5) < 0.03
 
 
@@ -86,10 +86,24 @@ def test_scores_are_those_of_the_rule_executed_on_held_out_documents(reading, ma
         covered = rule_of(labelled[feature]).applies(reading)[held_out]
         fires = matrix[:, [feature]].toarray()[held_out, 0] > 0
         balanced = (covered[fires].mean() + (~covered[~fires]).mean()) / 2
-        score = labelled[feature].score
+        score = labelled[feature].scores[0]
         assert score.balanced_accuracy == pytest.approx(balanced)
         assert (score.n_positive, score.n_negative) == (fires.sum(), (~fires).sum())
         assert score.lo <= balanced <= score.hi
+
+
+def test_hard_scores_judge_tokens_of_the_same_types_only(reading, matrix, labelled):
+    held_out = ~is_explaining(reading.doc_ids) & reading.is_valid
+    for feature in (0, 1, 3, len(PLANTED) + 2):
+        covered = rule_of(labelled[feature]).applies(reading)[held_out]
+        fires = matrix[:, [feature]].toarray()[held_out, 0] > 0
+        tokens = reading.token_ids[held_out]
+        near = np.isin(tokens, tokens[fires]) & ~fires
+        score = labelled[feature].scores[1]
+        assert score.scorer == "hard"
+        assert (score.n_positive, score.n_negative) == (fires.sum(), near.sum())
+        balanced = (covered[fires].mean() + (~covered[near]).mean()) / 2
+        assert score.balanced_accuracy == pytest.approx(balanced)
 
 
 def test_halves_share_no_document_and_are_equally_large(reading):
@@ -119,34 +133,26 @@ def test_a_feature_of_one_document_is_scored_nowhere_and_called_unclear(reading)
     fires = (document & reading.is_valid)[:, None]
     found = label(reading, sparse.csr_array(fires.astype(np.float32)))[0]
     assert found.explanation.kind == "unclear"
-    assert found.score.balanced_accuracy is None
-    assert found.score.n_positive == 0
+    assert found.scores[0].balanced_accuracy is None
+    assert found.scores[0].n_positive == 0
 
 
 def test_a_token_seen_with_a_feature_in_one_document_only_makes_no_set(reading):
     king = (reading.token_ids == ID[" king"]) & reading.is_valid
     once = king & (reading.doc_ids == reading.doc_ids[king.argmax()])
     matrix = sparse.csr_array(np.stack([king, once], axis=1).astype(np.float32))
-    tokens, *_ = fit_all(reading, Firing.of(matrix, [0, 1], reading.is_valid))
-    assert tokens.rule(0) == TokenRule((ID[" king"],))
-    assert tokens.merits.tolist() == [1.0, -np.inf]
-
-
-def test_triggers_are_counted_as_their_rule_covers_tokens(reading):
-    words, numbers = candidates(reading)
-    nearest = nearest_words(reading, numbers)
-    names = reading.vocabulary.words[0]
-    for within in (2, 5, 16):
-        for word in (0, len(words) // 2, len(words) - 1):
-            covered = AfterRule(names[words[word]], within).applies(reading)
-            assert ((nearest[:within] == word).sum(axis=0) == covered).all()
+    tokens = Sets(reading, reading.token_ids.astype(np.int64), "token", TokenRule)
+    found = tokens.fit(Task.of(Firing.of(matrix, [0, 1], reading.is_valid)))[0]
+    assert found.rule(0) == TokenRule((ID[" king"],))
+    assert found.merits[0] > 0.99
+    assert found.merits[1] == -np.inf
 
 
 def test_without_noise_every_planted_rule_scores_one(reading):
     found = label(reading, make_matrix(reading, noise=False))
     for number, kind in enumerate(PLANTED):
         assert found[number].explanation.kind == kind
-        assert found[number].score.balanced_accuracy == 1
+        assert found[number].scores[0].balanced_accuracy == 1
 
 
 def test_one_domain_alone_is_never_a_rule(reading):

@@ -110,3 +110,17 @@ def test_what_the_plan_knows_of_other_modules_is_still_so():
     assert defaults["batch_sequences"] == uses.EVALUATION_SEQUENCES
     assert defaults["max_tokens"] == 32_768
     assert writer._N_BUFFERS == uses.N_BUFFERS
+
+
+def test_a_control_takes_the_drawn_model_more_on_disk_and_in_ram(network):
+    control = SMALL.model_copy(
+        update={"model": SMALL.model.model_copy(update={"random_weights": True})}
+    )
+    shapes = shapes_of(SMALL, d_model=64)
+    plain = {figure.name: figure.value for figure in disk_figures(SMALL, network, shapes)}
+    asked = {figure.name: figure.value for figure in disk_figures(control, network, shapes)}
+    n_bytes = 4 * small_model(SMALL).network.num_parameters()
+    assert asked.pop("random model") == pytest.approx(n_bytes, rel=0.02)
+    assert asked["all"] - plain["all"] == pytest.approx(n_bytes, rel=0.02)
+    rules = {use.rule for use in uses.uses_of(control, network, shapes)}
+    assert rules - {use.rule for use in uses.uses_of(SMALL, network, shapes)} == {"randomise_model"}

@@ -87,8 +87,15 @@ def _write_dictionary(root: Path, name: str, columns, more) -> None:
     score = row(scorer="execution", n_positive=9, n_negative=9, lo=0.7, hi=0.9, n_failed=0)
     rows = [score | row(feature=feature, balanced_accuracy=0.8) for feature in (0, 1)]
     write_table(root / "labels" / of / "scores.parquet", SCORES, rows, {})
-    expert = row(made_for=None, share=0.1, top_domain="law", domain_lift=2.0)
-    rows = [expert | row(layer=1, expert=2, label="law: court", features=[1], tokens=["Court"])]
+    expert = row(made_for=None, share=0.1, top_domain="law", domain_lift=2.0, kind="token",
+                 tier="A", status="labelled", reason="", detail="{}", n_features=1, n_clusters=1,
+                 clusters_by_chance=1.0, labeller="rules")  # fmt: skip
+    rows = [
+        expert | row(layer=1, expert=2, is_shared=False, label="law: court", features=[1],
+                     tokens=["Court"]),
+        expert | row(layer=1, expert=0, is_shared=True, label="shared: court", features=[1],
+                     tokens=[]),
+    ]  # fmt: skip
     write_table(root / "labels" / of / "experts.parquet", EXPERTS, rows, {})
 
 

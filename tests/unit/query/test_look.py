@@ -73,6 +73,12 @@ def test_a_word_is_found_in_labels_of_features_and_experts_and_in_tokens(shown):
     assert " Court" in text
 
 
+def test_shared_experts_are_told_apart_from_the_routed_one_of_their_number(shown):
+    assert "shared: court" in shown("L01.S0")
+    assert "L01.S0" in shown("court")
+    assert "shared: court" not in shown("L01.E0", "--dictionary", "crosscoder")
+
+
 def test_columns_that_a_map_has_are_shown_and_others_are_not_missed(shown):
     crosscoder = shown("L01.E2", "--dictionary", "crosscoder")
     assert "causal_dp" in crosscoder
@@ -163,7 +169,7 @@ def test_a_run_without_labels_and_vocabulary_still_shows_its_maps(small, tmp_pat
     [
         (["L01.E3"], "no expert L01.E3: the layer has L01.E0 to L01.E2"),
         (["L09.E0"], "no expert L09.E0: this run routes in L00, L01"),
-        (["L01.S0"], "is a shared expert"),
+        (["L00.S0"], "L00.S0 is a shared expert: every token passes it, and no table describes"),
         (["L00-L01.F00003"], "no feature L00-L01.F00003: crosscoder has L00-L01.F00000 to"),
         (["L02-L03.F00001"], "L02-L03 is no window of this run; it has L00-L01"),
         (["zebra"], "no label and no token holds 'zebra'"),

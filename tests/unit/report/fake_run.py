@@ -259,15 +259,21 @@ def _write_labels(root, rng, one, n_active_F, layers, n_experts, text):
         "balanced_accuracy": [None, *accuracy[1:].tolist()],
         "lo": [None, *(accuracy[1:] - 0.1).tolist()],
         "hi": [None, *np.minimum(accuracy[1:] + 0.08, 1).tolist()],
+        "lift": [None, *(accuracy[1:] - 0.503).tolist()],
         "n_failed": np.zeros(len(features), int),
     }
-    save(folder / "scores.parquet", columns, {"null_balanced_accuracy": 0.503})
+    save(folder / "scores.parquet", columns, {"null": {"execution": {"mean": 0.503}}})
     rows = [
-        (layer, expert, text or ", ".join(["of"] + [w.strip() for w in WORDS[expert % 6][:3]]))
+        (
+            layer,
+            expert,
+            text or ", ".join(["of"] + [w.strip() for w in WORDS[expert % 6][:3]]),
+            False,
+        )
         for layer in layers
         for expert in range(n_experts)
     ]
-    save_rows(folder / "experts.parquet", "layer expert label", rows)
+    save_rows(folder / "experts.parquet", "layer expert label is_shared", rows)
 
 
 def _label(feature):

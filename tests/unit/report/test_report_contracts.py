@@ -44,7 +44,7 @@ from deepseemoe.routing.schemas import COACTIVATION, DOMAINS, LOAD, VOCABULARY
         (prediction.SCORE_COLUMNS, PREDICTION),
         (("feature", "label"), FEATURES),
         (labels.SCORE_COLUMNS, SCORES),
-        (("layer", "expert", "label"), EXPERTS),
+        (("layer", "expert", "label", "is_shared"), EXPERTS),
     ],
 )
 def test_the_report_reads_what_stages_write(read, written):

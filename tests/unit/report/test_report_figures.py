@@ -122,7 +122,8 @@ def test_what_was_not_measured_is_said(tables):
 
 
 def test_labels_that_nobody_scored_are_said():
-    empty = {"scorer": np.array(["execution"]), "balanced_accuracy": np.array([np.nan])}
+    nothing = np.array([np.nan])
+    empty = {"scorer": np.array(["execution"]), "balanced_accuracy": nothing, "lift": nothing}
     assert "No label was scored" in texts(draw_scores({ONE: Scores(empty, None)}))
 
 

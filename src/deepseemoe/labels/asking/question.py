@@ -6,10 +6,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel
 
 Failure = Literal[
-    "empty", "refused", "unreadable", "repeated", "other_language", "rejected", "server"
+    "empty", "refused", "unreadable", "repeated", "other_language", "rejected", "server", "budget"
 ]
 """Why a question has no answer. `rejected`: the server takes this request for wrong (too long, a
-filter); `server`: it kept failing after all retries; the others are answers of no use."""
+filter); `server`: it kept failing after all retries; `budget`: it was not asked; the others are
+answers of no use."""
 
 
 class Question(NamedTuple):

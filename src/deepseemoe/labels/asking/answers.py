@@ -1,0 +1,147 @@
+"""Every answer of a server, kept under a hash of what was asked, so that nothing is paid for twice.
+
+One line of JSON an answer in a growing file of one writer: no database to lock on a network file
+system, and a killed run loses at most the line that it was writing. Several writers share a folder
+by names of their own; each reads the answers of all. Memory holds places in the files, not texts:
+about 130 bytes an answer, so 800,000 take 100 MB.
+"""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from deepseemoe.runtime.tables import digest
+
+PREFIX = b'{"asked": "'
+KEY = slice(len(PREFIX), len(PREFIX) + 16)
+
+OFFSET_BITS = 44
+"""Of a place: the file's number stands above, the offset below (16 TB)."""
+
+LOCK_SECONDS = 5.0
+"""Wait for a writer that is just being killed."""
+
+
+def content_hash(asked: Any) -> str:
+    """Return the 16 digits under which the answer to `asked`, plain data, is kept."""
+    return digest(asked)
+
+
+class Answers:
+    """A book of answers in a folder; use it as a context manager.
+
+    Raises ValueError where another process writes under the same name.
+    """
+
+    def __init__(self, folder: Path, name: str):
+        """Read where the answers of all files are; what a killed run left half written is cut."""
+        folder.mkdir(parents=True, exist_ok=True)
+        own = folder / f"{name}.jsonl"
+        self.late = folder / f"{name}.late"
+        """Where a courier leaves what came in too late; see courier.py"""
+        self._own = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._places: dict[int, int] = {}
+        self._files: list[int] = []
+        try:
+            _lock(self._own, own)
+            for path in sorted(folder.glob("*.jsonl")):
+                if path != own:
+                    self._index(os.open(path, os.O_RDONLY))
+            os.ftruncate(self._own, self._index(self._own))
+        except BaseException:
+            self.close()
+            raise
+        self._end = os.fstat(self._own).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files, and let go of the name."""
+        for file in {self._own, *self._files}:
+            os.close(file)
+        self._files = []
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def holds(self, key: str) -> bool:
+        """Return whether there is an answer under a `content_hash`."""
+        return int(key, 16) in self._places
+
+    def get(self, key: str) -> Any | None:
+        """Return the answer under a `content_hash`; None where there is none."""
+        place = self._places.get(int(key, 16))
+        if place is None:
+            return None
+        line = _line(self._files[place >> OFFSET_BITS], place & ((1 << OFFSET_BITS) - 1))
+        return json.loads(line)["answer"]
+
+    def add(self, key: str, answer: Any) -> None:
+        """Keep an answer, plain data; the system has it when this returns, so a kill keeps it."""
+        line = json.dumps({"asked": key, "answer": answer}).encode() + b"\n"
+        written = os.write(self._own, line)
+        if written != len(line):
+            os.ftruncate(self._own, self._end)
+            raise OSError(f"no room for the answers: {written} of {len(line)} bytes were written")
+        self._places[int(key, 16)] = self._place(len(self._files) - 1, self._end)
+        self._end += len(line)
+
+    def _index(self, file: int) -> int:
+        """Note where the answers of a file are; return where its last whole line ends."""
+        number = len(self._files)
+        self._files.append(file)
+        offset = 0
+        with open(file, "rb", closefd=False) as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                if line.startswith(PREFIX) and line.endswith(b"}\n"):
+                    self._places[int(line[KEY], 16)] = self._place(number, offset)
+                offset += len(line)
+        return offset
+
+    @staticmethod
+    def _place(number: int, offset: int) -> int:
+        return number << OFFSET_BITS | offset
+
+
+def _line(file: int, offset: int) -> bytes:
+    """Return the line that starts at `offset`."""
+    parts: list[bytes] = []
+    while True:
+        part = os.pread(file, 1 << 14, offset)
+        end = part.find(b"\n") + 1
+        parts.append(part[:end] if end else part)
+        if end or not part:
+            return b"".join(parts)
+        offset += len(part)
+
+
+def _lock(file: int, path: Path) -> None:
+    """Be the only writer, until the process ends in whatever way."""
+    last = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > last:
+                raise ValueError(
+                    f"{path}: another run writes its answers here; wait for it or end it"
+                ) from None
+            time.sleep(0.05)
+        except OSError:  # a file system that knows no locks
+            return

@@ -1,0 +1,90 @@
+"""Answers survive kills and half-written lines, are shared by names, and take little memory."""
+
+import json
+import sys
+
+import pytest
+
+from deepseemoe.labels.asking import answers
+from deepseemoe.labels.asking.answers import Answers, content_hash
+
+KEYS = [content_hash(n) for n in range(20)]
+
+
+def fill(folder, name, keys, value="x"):
+    with Answers(folder, name) as book:
+        for key in keys:
+            book.add(key, {"text": f"{value}é\n{key}"})
+
+
+def test_what_was_added_is_found_by_this_run_and_the_next(tmp_path):
+    with Answers(tmp_path, "a") as book:
+        book.add(KEYS[0], {"text": "é\n" * 20_000})
+        book.add(KEYS[1], [1, 2])
+        assert book.get(KEYS[0]) == {"text": "é\n" * 20_000}
+        assert book.get(KEYS[2]) is None
+    with Answers(tmp_path, "a") as book:
+        assert len(book) == 2
+        assert book.get(KEYS[0]) == {"text": "é\n" * 20_000}
+        assert book.get(KEYS[1]) == [1, 2]
+
+
+@pytest.mark.parametrize("n_lost", [1, 2, 30])
+def test_a_half_written_last_line_is_cut_off_and_written_again(tmp_path, n_lost):
+    fill(tmp_path, "a", KEYS[:3])
+    path = tmp_path / "a.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-n_lost])
+    with Answers(tmp_path, "a") as book:
+        assert [book.get(key) is not None for key in KEYS[:3]] == [True, True, False]
+        book.add(KEYS[2], {"text": f"xé\n{KEYS[2]}"})
+    assert path.read_bytes() == whole
+
+
+def test_writers_of_two_names_share_a_folder_and_each_changes_its_own_file(tmp_path):
+    fill(tmp_path, "a", KEYS[:3])
+    with Answers(tmp_path, "a") as one, Answers(tmp_path, "b") as two:
+        assert two.get(KEYS[0])["text"].startswith("x")
+        two.add(KEYS[3], "of b")
+        one.add(KEYS[4], "of a")
+    with (tmp_path / "a.jsonl").open("ab") as torn:
+        torn.write(b'{"asked": "0123')
+    before = (tmp_path / "a.jsonl").read_bytes()
+    with Answers(tmp_path, "b") as book:
+        assert [book.get(key) for key in KEYS[3:5]] == ["of b", "of a"]
+        assert len(book) == 5
+    assert (tmp_path / "a.jsonl").read_bytes() == before, "the line may still be growing"
+
+
+def test_two_writers_of_one_name_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "LOCK_SECONDS", 0.1)
+    with (
+        Answers(tmp_path, "a"),
+        pytest.raises(ValueError, match="another run writes its answers here"),
+    ):
+        Answers(tmp_path, "a")
+    with Answers(tmp_path, "a"):
+        pass
+
+
+def test_the_last_of_two_answers_to_the_same_counts(tmp_path):
+    fill(tmp_path, "a", KEYS[:2], "first ")
+    fill(tmp_path, "a", KEYS[:1], "second ")
+    with Answers(tmp_path, "a") as book:
+        assert book.get(KEYS[0])["text"].startswith("second")
+        assert book.get(KEYS[1])["text"].startswith("first")
+
+
+def test_lines_of_something_else_are_passed_over(tmp_path):
+    (tmp_path / "a.jsonl").write_text('garbage\n{"asked": "zz\n' + json.dumps({"a": 1}) + "\n")
+    fill(tmp_path, "a", KEYS[:1])
+    with Answers(tmp_path, "a") as book:
+        assert len(book) == 1
+
+
+def test_memory_holds_places_and_no_texts(tmp_path):
+    fill(tmp_path, "a", KEYS, "x" * 100_000)
+    with Answers(tmp_path, "a") as book:
+        places = book._places
+        held = sys.getsizeof(places) + sum(map(sys.getsizeof, [*places, *places.values()]))
+        assert held < 200 * len(KEYS)
