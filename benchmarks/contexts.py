@@ -195,9 +195,7 @@ def cases(
         show_memory(half, whole)
     mine = ("peaks", "contexts", "whole stage")
     others = {who: seconds[who] for who in calls if who not in mine}
-    return [
-        Case(name, {OURS: seconds[name]} | others, "Mtok/s", n_tokens / 1e6) for name in mine
-    ]
+    return [Case(name, {OURS: seconds[name]} | others, "Mtok/s", n_tokens / 1e6) for name in mine]
 
 
 def show_memory(half: Files, whole: Files) -> None:

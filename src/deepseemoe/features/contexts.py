@@ -8,7 +8,7 @@ that peaks of a feature never share a context. The strongest peak always stays.
     explain, score   halves of the documents: one to describe a feature from, one to judge it on
     top              the highest peaks, one a document before any second one
     q0 q1 …          the other peaks, some of each quantile of their activations
-    near             around a token on which the feature fires elsewhere, but off in the whole context
+    near             around a token on which it fires elsewhere, but off in the whole context
     neighbour        a peak of one of the nearest features, where the feature itself is off
     random           around any token of the half `score`, off in the whole context
 

@@ -36,7 +36,7 @@ BLOCK_NUMBERS = 1 << 24
 
 
 class Neighbours(NamedTuple):
-    """The nearest features of each, (F, N): N is N_NEIGHBOURS, or all others where they are fewer."""
+    """The nearest features of each, (F, N): N is N_NEIGHBOURS, or all others."""
 
     features: npt.NDArray[np.int64]
     cosines: npt.NDArray[np.float32]

@@ -250,7 +250,7 @@ def test_a_dictionary_of_one_feature_has_no_neighbours(tmp_path):
 
 
 def test_rare_near_misses_are_found_among_many_occurrences(tmp_path):
-    """One token, on which the feature fires nine times in ten; its misses lie in other documents."""
+    """One token, on which the feature fires nine times in ten."""
     n_documents, rng = 1200, np.random.default_rng(0)
     token_ids = np.tile([0, *[1] * 8, 2, *[1] * 10], n_documents)
     fires = rng.random(n_documents) < 0.9
