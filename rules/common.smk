@@ -151,6 +151,7 @@ def tables():
         [
             "<results>/{run}/dictionary/{dictionary}/{window}/metrics.json",
             "<results>/{run}/features/{dictionary}/{window}/density.parquet",
+            "<results>/{run}/features/{dictionary}/{window}/neighbours.parquet",
             "<results>/{run}/features/{dictionary}/{window}/examples.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/reads.parquet",
             "<results>/{run}/experts/{dictionary}/{window}/effects.parquet",

@@ -32,13 +32,15 @@ rule encode_features:
 
 
 rule collect_examples:
-    """Count how often features fire and collect contexts where they do and do not."""
+    """Count how often features fire, find their nearest, and collect contexts with and without."""
     input:
         shards=feature_shards(),
+        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
         documents="<results>/{run}/corpus/documents.parquet",
         tokenizer="<results>/{run}/corpus/tokenizer",
     output:
         density="<results>/{run}/features/{dictionary}/{window}/density.parquet",
+        neighbours="<results>/{run}/features/{dictionary}/{window}/neighbours.parquet",
         examples="<results>/{run}/features/{dictionary}/{window}/examples.parquet",
     log:
         "<logs>/{run}/collect_examples/{dictionary}-{window}.log",

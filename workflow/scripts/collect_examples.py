@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def main(job: "Snakemake") -> None:
-    """Collect densities and example contexts."""
+    """Collect densities, neighbours and example contexts."""
     from pathlib import Path
 
     from deepseemoe.config import FeaturesConfig
@@ -18,9 +18,11 @@ def main(job: "Snakemake") -> None:
     collect_examples(
         FeaturesConfig.model_validate(job.params.config),
         shards=[Path(path) for path in job.input.shards],
+        weights=Path(job.input.weights),
         documents=Path(job.input.documents),
         tokenizer=Path(job.input.tokenizer),
         density=Path(job.output.density),
+        neighbours=Path(job.output.neighbours),
         examples=Path(job.output.examples),
         seed=job.params.seed,
     )

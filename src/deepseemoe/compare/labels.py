@@ -17,7 +17,7 @@ from deepseemoe.runtime.tables import read_table
 
 Row = dict[str, Any]
 UNCLEAR = ("unclear", "failed")
-"""Kinds without a description, in tables from before there was a status."""
+"""Kinds of rows that say in words that there is no description."""
 
 
 def dictionary_rows(run: Finished) -> Iterator[Row]:
@@ -64,10 +64,9 @@ def _row(run: Finished, one: Map, *, reason: str = "", **found: Any) -> Row:
 
 def _described(features: pa.Table) -> float | None:
     """Return the share of rows that hold a description."""
+    stands = pc.invert(pc.is_in(features["kind"], pa.array(UNCLEAR)))
     if "status" in features.column_names:
-        stands = pc.equal(features["status"], "labelled")
-    else:
-        stands = pc.invert(pc.is_in(features["kind"], pa.array(UNCLEAR)))
+        stands = pc.and_(stands, pc.equal(features["status"], "labelled"))
     return pc.mean(stands.cast(pa.float64())).as_py()
 
 

@@ -29,7 +29,7 @@ class FeaturesConfig(Section):
         ge=0,
         description="Contexts of the features nearest to it where it is off itself, in each half.",
     )
-    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
+    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
 
 
 class RoutingConfig(Section):

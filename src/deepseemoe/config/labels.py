@@ -114,7 +114,7 @@ class LabelsConfig(Section):
     usd_per_million_out: float | None = Field(
         None, ge=0, description="Price of a million tokens of answers."
     )
-    format: Literal[2] = Field(2, description="A higher one reruns the stage.")
+    format: Literal[1] = Field(1, description="A higher one reruns the stage.")
 
     def what_is_asked(self) -> dict[str, Any]:
         """Return the keys that tables depend on: not where the server is, nor how it is asked."""

@@ -1,6 +1,7 @@
-"""Write density.parquet and examples.parquet of one dictionary.
+"""Write density.parquet, neighbours.parquet and examples.parquet of one dictionary.
 
-T tokens, R contexts, W tokens of all contexts together.
+The activations are streamed twice: once for sums and peaks, once to fill the contexts and to see
+where the drawn ones are off. R contexts, W tokens of all contexts together.
 """
 
 import logging
@@ -9,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from deepseemoe.config import FeaturesConfig
 from deepseemoe.corpus.documents import domains_of
-from deepseemoe.features.contexts import Contexts, bounds, choose_contexts, group_name, n_random
-from deepseemoe.features.density import measure_density
-from deepseemoe.features.schemas import DENSITY, EXAMPLES
-from deepseemoe.features.text import FeatureText, IntArray
+from deepseemoe.features.activity import Activity, Contexts, ranges
+from deepseemoe.features.candidates import Occurrences, Sources
+from deepseemoe.features.contexts import HALVES, group_names, n_random
+from deepseemoe.features.halves import is_explaining
+from deepseemoe.features.neighbours import Neighbours, nearest_features, neighbour_columns
+from deepseemoe.features.schemas import DENSITY, EXAMPLES, NEIGHBOURS
+from deepseemoe.features.stream import FeatureStream, Text
+from deepseemoe.features.survey import densities, survey
+from deepseemoe.features.text import IntArray
 from deepseemoe.features.tokens import token_texts
-from deepseemoe.runtime.seeds import generator
-from deepseemoe.runtime.tables import digest, write_table
+from deepseemoe.runtime.seeds import seed_for
+from deepseemoe.runtime.tables import TableWriter, digest, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -29,40 +34,59 @@ def collect_examples(
     config: FeaturesConfig,
     *,
     shards: Sequence[Path],
+    weights: Path,
     documents: Path,
     tokenizer: Path,
     density: Path,
+    neighbours: Path,
     examples: Path,
     seed: int,
 ) -> None:
-    """Write how often features fire to `density`, and contexts of those that fire to `examples`.
+    """Write how often features fire, which lie near each other, and contexts of those that fire.
 
-    `shards` are consecutive parts of one text; `tokenizer` is a folder. Raises ValueError where the
-    shards do not belong together, or not to `documents` and `tokenizer`.
+    `shards` are consecutive parts of one text, `weights` the dictionary's weights.safetensors;
+    `tokenizer` is a folder; `density`, `neighbours` and `examples` are written. Raises ValueError
+    where the shards are damaged or do not belong together, or not to the other files.
     """
-    text = FeatureText.read(shards)
-    tokens = token_texts(tokenizer)
+    stream, tokens = FeatureStream(shards), token_texts(tokenizer)
+    text = stream.text
     _check_belongs(text, documents, tokenizer, n_tokens=len(tokens))
     manifest = {
         "config": digest(config.model_dump(mode="json")),
         "seed": seed,
         "n_tokens": text.n_tokens,
         "n_valid": int(text.is_valid.sum()),
-        "d_dict": text.d_dict,
+        "d_dict": stream.d_dict,
     }
-    columns = measure_density(text)
+    nearest = nearest_features(weights, d_dict=stream.d_dict, seed=seed)
+    write_table(neighbours, NEIGHBOURS, neighbour_columns(nearest), manifest)
+    activity, columns = find_contexts(stream, nearest, config, seed)
     write_table(density, DENSITY, columns, manifest)
-    contexts = choose_contexts(text, config, generator(seed, "examples"))
     manifest["n_random"] = n_random(config)
-    write_table(examples, EXAMPLES, _columns(text, contexts, config, tokens), manifest)
+    with TableWriter(examples, EXAMPLES, manifest) as table:
+        for contexts in activity.contexts():
+            table.write(_columns(text, contexts, config, tokens))
     n_firing = int((columns["n_active"] > 0).sum())
     logger.info(
-        "%d of %d features fire on %d valid tokens; kept %d contexts",
-        *(n_firing, text.d_dict, manifest["n_valid"], len(contexts.places)),
+        "%d of %d features fire on %d valid tokens; kept %d contexts of %d",
+        *(n_firing, stream.d_dict, manifest["n_valid"], table.n_rows, activity.n_drawn),
     )
 
 
-def _check_belongs(text: FeatureText, documents: Path, tokenizer: Path, *, n_tokens: int) -> None:
+def find_contexts(
+    stream: FeatureStream, nearest: Neighbours, config: FeaturesConfig, seed: int
+) -> tuple[Activity, dict[str, Any]]:
+    """Return contexts of all features, filled, and the columns of density.parquet."""
+    text = stream.text
+    found = survey(stream, config, seed_for(seed, "examples"))
+    sources = Sources(text, found, Occurrences.of(text), nearest.features, config)
+    activity, columns = Activity(sources), densities(found, int(text.is_valid.sum()))
+    del sources, found  # the reservoirs are large
+    activity.look_up(stream)
+    return activity, columns
+
+
+def _check_belongs(text: Text, documents: Path, tokenizer: Path, *, n_tokens: int) -> None:
     """Raise ValueError where the text has documents or tokens that the other files do not know."""
     n_documents = len(domains_of(documents)[1])
     highest = int(text.doc_ids.max(initial=0))
@@ -80,45 +104,30 @@ def _check_belongs(text: FeatureText, documents: Path, tokenizer: Path, *, n_tok
 
 
 def _columns(
-    text: FeatureText, contexts: Contexts, config: FeaturesConfig, tokens: Sequence[str]
+    text: Text, contexts: Contexts, config: FeaturesConfig, tokens: Sequence[str]
 ) -> dict[str, Any]:
     """Return the columns of examples.parquet, lists as arrow arrays without a Python loop."""
-    first, last = bounds(text, contexts.places, config)
-    offsets = np.concatenate([[0], np.cumsum(last - first + 1)])
-    places = _ranges(first, last)  # (W,)
-    token_ids = text.token_ids[places]
-    names = np.array([group_name(group, config) for group in range(config.n_quantiles + 2)])
+    rows = contexts.rows
+    doc_ids = text.doc_ids[rows.places]
+    assert (is_explaining(doc_ids) == (rows.halves == 0)).all(), "a document is in both halves"
+    offsets = np.concatenate([[0], np.cumsum(contexts.lengths)])
+    token_ids = text.token_ids[ranges(contexts.first, contexts.lengths)]
     return {
-        "feature": contexts.features,
-        "group": pa.array(names).take(pa.array(contexts.groups)),
+        "feature": rows.features,
+        "half": pa.array(HALVES).take(pa.array(rows.halves)),
+        "group": pa.array(group_names(config)).take(pa.array(rows.groups)),
         "rank": contexts.ranks,
-        "doc_id": text.doc_ids[contexts.places],
-        "place": contexts.places,
-        "peak": contexts.places - first,
-        "tokens": _lists(offsets, pa.array(tokens, pa.string()).take(pa.array(token_ids))),
+        "doc_id": doc_ids,
+        "place": rows.places,
+        "peak": rows.places - contexts.first,
+        "tokens": _lists(offsets, _read(tokens, token_ids)),
         "token_ids": _lists(offsets, pa.array(token_ids, pa.uint32())),
-        "activations": _lists(offsets, pa.array(_activations(text, contexts, first, last))),
+        "activations": _lists(offsets, pa.array(contexts.z_W)),
     }
 
 
-def _activations(
-    text: FeatureText, contexts: Contexts, first: IntArray, last: IntArray
-) -> npt.NDArray[np.float32]:
-    """Return (W,): the activation of each context's feature on each of its tokens."""
-    start, stop = text.entries_between(contexts.features, first, last)
-    entries = _ranges(start, stop - 1)
-    lengths = last - first + 1
-    shift = np.cumsum(lengths) - lengths - first  # from a place to its index among all contexts
-    values = np.zeros(int(lengths.sum()), np.float32)
-    values[text.runs.places[entries] + np.repeat(shift, stop - start)] = text.runs.values[entries]
-    return values
-
-
-def _ranges(first: IntArray, last: IntArray) -> IntArray:
-    """Return first … last of each row, one row after the other; rows may be empty."""
-    lengths = last - first + 1
-    shift = first - (np.cumsum(lengths) - lengths)
-    return np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
+def _read(tokens: Sequence[str], token_ids: IntArray) -> pa.Array:
+    return pa.array(tokens, pa.string()).take(pa.array(token_ids))
 
 
 def _lists(offsets: IntArray, values: pa.Array) -> pa.ListArray:

@@ -9,7 +9,7 @@ from deepseemoe.labels.asking.redact import MARKS, redact
 from deepseemoe.runtime.tables import read_table
 
 NO_LABEL = ("unclear", "failed")
-"""Kinds of rows without a description, in tables from before there was a status."""
+"""Kinds of rows that say in words that there is no description."""
 
 MEASURES = ("lift", "balanced_accuracy", "auroc", "correlation")
 """What is told of a score, the first that it has: lift over permuted descriptions; in runs without
@@ -54,9 +54,8 @@ def descriptions(run: RunFolder) -> Iterator[Description]:
 
 
 def _stands(row: Mapping[str, Any]) -> bool:
-    if row.get("status") is not None:
-        return row["status"] == "labelled"
-    return row["kind"] not in NO_LABEL and bool(row["label"])
+    is_labelled = row.get("status", "labelled") == "labelled"  # older tables have no status
+    return is_labelled and row["kind"] not in NO_LABEL and bool(row["label"])
 
 
 def _scores(run: RunFolder) -> dict[int, tuple[Score, ...]]:

@@ -120,13 +120,16 @@ def _frame(config: LabelsConfig, name: str, **blanks: str) -> int:
 
 def expert_usage(config: LabelsConfig, *, context_tokens: int, answer_tokens: int) -> Usage:
     """Return what the description of one expert and its score take."""
-    each = context_tokens + MARKS
     n_shown = config.n_examples + config.n_examples // 2
     frame = _frame(config, "explain_expert", facts="w" * FACTS, near_misses="")
-    total = Usage(frame + n_shown * each, answer_tokens, 1)
+    explained = Usage(frame + n_shown * (context_tokens + MARKS), answer_tokens, 1)
+    options = {"context_tokens": context_tokens, "answer_tokens": answer_tokens}
+    return explained.plus(routing_usage(config, **options))
+
+
+def routing_usage(config: LabelsConfig, *, context_tokens: int, answer_tokens: int) -> Usage:
+    """Return what it takes to predict the routing of one expert's held-out tokens."""
     n_items = config.expert_items + config.expert_others
     n_calls = -(-n_items // config.per_prompt)
-    judged = Usage(
-        n_calls * _frame(config, "route") + n_items * each, n_calls * answer_tokens, n_calls
-    )
-    return total.plus(judged)
+    n_in = n_calls * _frame(config, "route") + n_items * (context_tokens + MARKS)
+    return Usage(n_in, n_calls * answer_tokens, n_calls)

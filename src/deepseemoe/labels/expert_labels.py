@@ -120,7 +120,7 @@ def _what_routes(found: Found, rule: Rule | None, vocabulary: Vocabulary) -> lis
     tokens = quoted([token.text for token in found.tokens if token.is_sure][:N_NAMED])
     said = rule.label(vocabulary) if rule is not None else f"more of {tokens}" if tokens else ""
     parts = [said] if said else []
-    if found.domain and found.domain.is_sure and (rule is None or rule.kind != "domain"):
+    if found.domain and found.domain.is_sure and found.domain.name not in said:
         parts.append(f"more of {found.domain.name} (×{found.domain.lift:.1f})")
     return parts
 

@@ -19,9 +19,11 @@ from scipy import sparse
 from deepseemoe.labels.counts import Firing
 from deepseemoe.labels.expert_scores import NEGATIVES, POSITIVES
 from deepseemoe.labels.expert_text import RoutedText
-from deepseemoe.labels.fit.sets import SHRINK
 from deepseemoe.labels.reading import BoolArray, Reading
 from deepseemoe.labels.rules import Rule
+
+SHRINK = 2.0
+"""Occurrences at the expert's share of all tokens that are added to those of each token."""
 
 
 def by_rules(rules: Sequence[Rule | None], reading: Reading) -> BoolArray:

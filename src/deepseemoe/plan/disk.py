@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from deepseemoe.activations.layout import BFLOAT16, ArraySpec
 from deepseemoe.config import RunConfig
-from deepseemoe.features.contexts import n_random
+from deepseemoe.features.contexts import n_contexts
 from deepseemoe.names import SPLITS
 from deepseemoe.plan.dictionaries import Shape, trained_of
 from deepseemoe.plan.figures import Figure, shown_bytes
@@ -95,9 +95,9 @@ def _features(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Figure]:
     how = f"{n_tokens:,} test tokens × k activations, compressed, of {len(shapes)}"
     yield Figure("features", sparse, "bytes", how, True)
     config = run.features
-    n_contexts = config.n_top + config.n_quantiles * config.n_per_quantile + n_random(config)
     n_features = sum(shape.config.d_dict for shape in shapes)
     n_each = context_tokens(config)
-    how = f"{n_features:,} features × {n_contexts} contexts × {n_each} tokens, at most"
-    n_bytes = n_features * n_contexts * n_each * EXAMPLE_TOKEN_BYTES
+    n_shown = n_contexts(config)
+    how = f"{n_features:,} features × {n_shown} contexts × {n_each} tokens, at most"
+    n_bytes = n_features * n_shown * n_each * EXAMPLE_TOKEN_BYTES
     yield Figure("examples", n_bytes, "bytes", how, True)

@@ -14,6 +14,7 @@ from deepseemoe.labels.cost import (
     Contexts,
     expert_usage,
     explain_usage,
+    routing_usage,
     score_usage,
     verdict_tokens,
 )
@@ -55,11 +56,14 @@ def label_jobs(
     null = score_usage(labels, contexts, answer_tokens=verdict, scorers=swapped, **options)
     expert = expert_usage(labels, answer_tokens=verdict, **options)
     n_null = sum(min(labels.null_features, size) for size in sizes)
-    n_experts = sum(s.n_layers for s in shapes) * (network.n_experts + network.n_shared_experts)
+    routed = routing_usage(labels, answer_tokens=verdict, **options)
+    n_experts = [s.n_layers * network.n_experts for s in shapes]  # shared ones are not asked about
+    n_swapped = sum(min(labels.null_features, n) for n in n_experts)
     return (
         Job("features", sum(sizes), explained.plus(scored)),
         Job("swapped descriptions", n_null, null),
-        Job("experts", n_experts, expert),
+        Job("experts", sum(n_experts), expert),
+        Job("swapped experts", n_swapped, routed),
     )
 
 

@@ -37,6 +37,8 @@ ENTRIES = (
           "one row a feature: how often it fires"),
     Entry("examples", f"features/{EACH}/examples.parquet", "features.schemas:EXAMPLES",
           "one row a context of a feature"),
+    Entry("neighbours", f"features/{EACH}/neighbours.parquet", "features.schemas:NEIGHBOURS",
+          "one row a feature and one of the features nearest to it"),
     Entry("load", "routing/load.parquet", "routing.schemas:LOAD",
           "one row a routed expert: how many tokens choose it"),
     Entry("coactivation", "routing/coactivation.parquet", "routing.schemas:COACTIVATION",

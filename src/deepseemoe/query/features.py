@@ -93,7 +93,7 @@ def _contexts(run: Run, key: tuple[Any, ...]) -> list[Section]:
     if not run.has("examples", "tokens", "peak"):
         return []
     sql = "SELECT tokens, activations, peak FROM examples"
-    order = "ORDER BY activations[peak + 1] DESC, place"
+    order = "ORDER BY activations[peak + 1] DESC, doc_id"
     rows = run.query(f"{sql} WHERE {HERE} AND \"group\" = 'top' {order}", key).to_pylist()
     shown = rows[:N_CONTEXTS]
     table = pa.table(

@@ -13,7 +13,7 @@ from deepseemoe.report.names import Trained
 from deepseemoe.report.tables import RunTables, read_columns, select
 
 EXAMPLE_COLUMNS = (
-    "feature", "group", "rank", "doc_id", "peak", "tokens", "activations",
+    "feature", "half", "group", "rank", "doc_id", "peak", "tokens", "activations",
 )  # fmt: skip
 
 FeatureKey = tuple[Trained, int]
@@ -115,7 +115,10 @@ def _contexts(
     highest: Mapping[int, object],
     n_contexts: int,
 ) -> dict[int, tuple[Context, ...]]:
-    """Return the top contexts of some features, by feature, strongest first."""
+    """Return the top contexts of some features, strongest first: what they are described from.
+
+    A feature that fires in no document of that half shows those of the other one.
+    """
     wanted = pc.field("feature").isin(list(features)) & (pc.field("group") == "top")
     wanted &= pc.field("rank") < n_contexts
     table = read_columns(
@@ -123,13 +126,13 @@ def _contexts(
     )
     domains = _domains(tables, table["doc_id"])
     found: dict[int, list[Context]] = {}
-    for row in np.lexsort((table["rank"], table["feature"])):
+    for row in np.lexsort((table["rank"], table["half"], table["feature"])):
         feature, peak = int(table["feature"][row]), int(table["peak"][row])
         values = table["activations"][row]
         shown = spans(table["tokens"][row], values, peak, float(highest[feature]))
         context = Context(domains.get(int(table["doc_id"][row])), float(values[peak]), shown)
         found.setdefault(feature, []).append(context)
-    return {feature: tuple(contexts) for feature, contexts in found.items()}
+    return {feature: tuple(contexts[:n_contexts]) for feature, contexts in found.items()}
 
 
 def _domains(tables: RunTables, doc_ids: np.ndarray) -> dict[int, str | None]:

@@ -1,6 +1,7 @@
 """A small text with features whose activations are known, written as feature shards."""
 
 import numpy as np
+from safetensors.numpy import save_file
 from scipy import sparse
 
 from deepseemoe.features.store import FeatureWriter
@@ -31,6 +32,27 @@ def make_text(*, n_sequences=30, n_features=12, density=0.05, seed=0):
     )
 
 
+def planted(activations, *, doc_lengths, doc_ids=None, token_ids=None):
+    """Return a text with one feature: `activations` by place; every document opens a segment.
+
+    Documents are numbered, unless `doc_ids` says otherwise; every token is of its own type, unless
+    `token_ids` says otherwise.
+    """
+    n_tokens = sum(doc_lengths)
+    doc_ids = range(len(doc_lengths)) if doc_ids is None else doc_ids
+    positions = np.concatenate([np.arange(length) for length in doc_lengths])
+    dense = np.zeros((n_tokens, 1), np.float32)
+    for place, value in activations.items():
+        dense[place] = value
+    return FeatureText(
+        matrix=sparse.csr_array(dense),
+        token_ids=np.arange(n_tokens) if token_ids is None else np.asarray(token_ids),
+        doc_ids=np.repeat(np.array(doc_ids, np.uint32), doc_lengths),
+        positions=positions,
+        is_valid=positions > 0,
+    )
+
+
 def token_arrays(text, chosen=slice(None)):
     return {
         "token_id": text.token_ids[chosen],
@@ -40,9 +62,11 @@ def token_arrays(text, chosen=slice(None)):
     }
 
 
-def write_shards(folder, text, *, n_shards=2):
-    """Write a text as consecutive shards and return their paths."""
-    edges = np.linspace(0, text.n_tokens // SEQUENCE, n_shards + 1).astype(int) * SEQUENCE
+def write_shards(folder, text, *, n_shards=2, edges=None):
+    """Write a text as consecutive shards and return their paths; `edges` are any places inside."""
+    if edges is None:
+        edges = np.linspace(0, text.n_tokens // SEQUENCE, n_shards + 1).astype(int)[1:-1] * SEQUENCE
+    edges = [0, *edges, text.n_tokens]
     paths = []
     for shard, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
         paths.append(folder / f"{shard:05d}.zarr")
@@ -50,3 +74,10 @@ def write_shards(folder, text, *, n_shards=2):
             writer = FeatureWriter(partial, d_dict=text.d_dict, manifest={"shard": shard})
             writer.append(text.matrix[start:stop], token_arrays(text, slice(start, stop)))
     return paths
+
+
+def write_weights(path, n_features, *, seed=0):
+    """Write the decoder of a dictionary: two layers of eight numbers."""
+    decoder = np.random.default_rng(seed).standard_normal((n_features, 2, 8))
+    save_file({"decoder": decoder.astype(np.float32)}, path)
+    return path

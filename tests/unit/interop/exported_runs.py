@@ -109,7 +109,8 @@ def _write_labels(folder, *, is_new):
     rows.append(rows[0] | {"feature": 3, "label": "a guess", "kind": "unclear"})
     if is_new:
         rows = [r | {"status": "labelled", "tier": "A", "reason": ""} for r in rows]
-        rows[-1] |= {"status": "refused", "kind": "model"}
+        rows.append(rows[-1] | {"feature": 5})  # no clear rule, though nothing failed
+        rows[-2] |= {"status": "refused", "kind": "model"}
     _write(folder / "features.parquet", rows)
     scores = [
         {"feature": f, "scorer": scorer, "balanced_accuracy": 0.8, "n_failed": 1}

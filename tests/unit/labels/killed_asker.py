@@ -10,6 +10,7 @@ from pathlib import Path
 
 from asking_world import describe, detect, make_config, outcome
 
+from deepseemoe.labels.asking import retries
 from deepseemoe.labels.asking.answers import Answers
 from deepseemoe.labels.asking.bill import Bill, Prices
 from deepseemoe.labels.asking.budget import Budget
@@ -39,5 +40,6 @@ async def run(folder, url):
 
 
 if __name__ == "__main__":
+    retries.FIRST = 0.001
     ended = asyncio.run(run(Path(sys.argv[1]), sys.argv[2]))
     Path(sys.argv[3]).write_text(json.dumps(ended))

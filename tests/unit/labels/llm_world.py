@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 from deepseemoe.config import LabelsConfig
+from deepseemoe.features.halves import is_explaining
 from deepseemoe.features.schemas import EXAMPLES
 from deepseemoe.labels.asking.probe import PROMPT as PROBE
 from deepseemoe.runtime.tables import write_table
@@ -125,6 +126,7 @@ def write_examples(path, *, n_features=3, n_contexts=16):
             rows.append(
                 {
                     "feature": feature,
+                    "half": "explain" if is_explaining(np.array([doc_id]))[0] else "score",
                     "group": ("top" if n < 5 else f"q{n % 4}") if is_on else "random",
                     "rank": n,
                     "doc_id": doc_id,

@@ -270,6 +270,37 @@ def test_a_wrong_key_in_mid_run_stops_all_and_keeps_the_answers(tmp_path):
         assert not server.repeated()
 
 
+def test_what_is_under_way_when_a_run_stops_is_waited_for_and_kept(tmp_path):
+    def plan(number, body):
+        is_last = "dog5" in prompt_of(body)
+        return faults.NO_QUOTA if is_last else faults.Fault(seconds=0.5 * ("dog" in str(body)))
+
+    many = [describe(f"dog{n}") for n in range(6)]
+    with Server(brain, plan=plan) as server:
+        config = make_config(server.url, structured="none")
+        with pytest.raises(Stopped, match="pay, or raise the limit"):
+            ask_all(config, tmp_path, many)
+        with Answers(tmp_path, "test") as answers:
+            assert len(answers) == 1 + 5
+        server.plan = lambda number, body: None
+        ask_all(config, tmp_path, many)
+        assert not server.repeated()
+
+
+def test_halves_of_characters_are_neither_sent_nor_given(tmp_path):
+    with Server(brain, plan=of_questions(faults.text('{"label": "half \ud83d"}'))) as server:
+        ended, _ = ask_all(make_config(server.url), tmp_path, [describe("dog\ud83d")])
+        assert ended[0]["label"] == "half ?"
+        server.plan = of_questions(faults.text('{"label": "half \\ud83d"}'))
+        ended, _ = ask_all(make_config(server.url), tmp_path, [describe("cat")])
+        assert ended[0][0] == "unreadable"
+
+
+def test_a_number_without_end_is_unreadable(tmp_path):
+    with Server(brain, plan=of_questions(faults.text('{"label": ' + "1" * 9000 + "}"))) as server:
+        assert ask_all(make_config(server.url), tmp_path, BOTH[:1])[0][0][0] == "unreadable"
+
+
 def test_a_server_that_goes_away_stops_the_run_and_answers_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(exchange, "SILENT", 6)
     many = [describe(f"dog{n}") for n in range(30)]

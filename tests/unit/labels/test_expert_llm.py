@@ -5,19 +5,22 @@ descriptions are those of other experts, one that guesses.
 """
 
 import asyncio
+import json
 import re
 
 import numpy as np
 import pytest
 from expert_world import RANDOM, TOKENS, ExpertRun, ExpertWorld
 from fake_asker import FakeAsker, label_in, passages
+from llm_server import Server
 
 from deepseemoe.config import LabelsConfig
 from deepseemoe.features.halves import is_explaining
 from deepseemoe.labels import experts as stage
 from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.budget import Budget
-from deepseemoe.labels.asking.question import Unanswered
+from deepseemoe.labels.asking.forms import Likelihoods
+from deepseemoe.labels.asking.question import Question, Unanswered
 from deepseemoe.labels.expert_contexts import Side, contexts_of
 from deepseemoe.labels.expert_llm import describe_experts
 
@@ -286,3 +289,39 @@ def test_the_same_answers_give_the_same_bytes(run):
     first = [(run.folder / name).read_bytes() for name in names]
     label(run, brain(oracle, by_rule))
     assert [(run.folder / name).read_bytes() for name in names] == first
+
+
+def test_a_real_client_asks_once_and_the_key_stays_in(run, tmp_path, monkeypatch):
+    """Against a local server: a second run asks nothing, and nothing written holds the key."""
+    key = "sk-not-for-anyones-eyes-9876543210"
+    monkeypatch.setenv("DEEPSEEMOE_TEST_KEY", key)
+
+    def says(prompt):
+        if not passages(prompt):
+            return "{}"  # the client finds out what the server can do
+        about = "is known of one expert" in prompt
+        question = Question(prompt, Likelihoods, {}, "explain_expert" if about else "routing")
+        return json.dumps(brain(oracle, by_rule)(question))
+
+    def asked():
+        return [prompt for prompt in server.prompts if passages(prompt)]
+
+    with Server(says, key=key) as server:
+        config = LabelsConfig(
+            labeller="openai", base_url=server.url, model="tester", n_examples=60,
+            api_key_env="DEEPSEEMOE_TEST_KEY", expert_items=20, expert_others=40, per_prompt=20,
+        )  # fmt: skip
+        files = {"answers": tmp_path / "answers", "bill": tmp_path / "expert_bill.json"}
+        experts, scores = run.label(config, **files)
+        n_asked = len(asked())
+        bill = files["bill"].read_bytes()
+        again, _ = run.label(config, **files)
+        assert len(asked()) == n_asked == len(set(asked()))
+    assert again == experts
+    assert files["bill"].read_bytes() == bill
+    assert scores[0, "routing"]["f1"] >= 0.98
+    purposes = json.loads(bill)["by_purpose"]
+    assert purposes["explain_expert"]["calls"] == 10
+    assert purposes["routing"]["calls"] > 10 * 3
+    written = [path for folder in (tmp_path, run.folder) for path in folder.rglob("*")]
+    assert not any(key.encode() in path.read_bytes() for path in written if path.is_file())

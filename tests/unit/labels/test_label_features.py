@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from label_world import DOMAINS, PLANTED, TEXTS, make_matrix, make_reading
 from llm_world import KEY, Server, make_config, oracle, write_examples
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from deepseemoe.config import FeaturesConfig, LabelsConfig
@@ -42,8 +43,12 @@ def inputs(tmp_path_factory):
     values = {"doc_id": np.arange(len(names)), "domain": list(names)}
     write_table(folder / "documents.parquet", columns, values, {})
     files = {"documents": folder / "documents.parquet", "tokenizer": folder / "tokenizer"}
-    tables = {name: folder / f"{name}.parquet" for name in ("density", "examples")}
-    collect_examples(FeaturesConfig(), shards=shards, **files, **tables, seed=0)
+    tables = {name: folder / f"{name}.parquet" for name in ("density", "neighbours", "examples")}
+    weights = folder / "weights.safetensors"
+    decoder = np.random.default_rng(0).standard_normal((matrix.shape[1], 1, 8), np.float32)
+    save_file({"decoder": decoder}, weights)
+    collect_examples(FeaturesConfig(), shards=shards, weights=weights, **files, **tables, seed=0)
+    del tables["neighbours"]
     return {"shards": shards, **files, **tables}
 
 

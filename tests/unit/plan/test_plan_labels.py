@@ -116,8 +116,10 @@ def test_the_null_judges_some_features_again_without_the_intruder():
 
 
 def test_every_expert_of_every_window_is_described_shared_ones_too():
-    assert jobs(ASKED)["experts"].n == 2 * 2 * 2 * (8 + 1)
+    assert jobs(ASKED)["experts"].n == 2 * 2 * 2 * 8
     assert jobs(ASKED)["experts"].each.n_calls == 1 + 100 // 5
+    assert jobs(ASKED)["swapped experts"].n == 2 * 2 * 2 * 8
+    assert jobs(ASKED)["swapped experts"].each.n_calls == 100 // 5
 
 
 def test_the_price_follows_from_tokens_in_and_out():

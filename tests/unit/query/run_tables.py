@@ -104,7 +104,7 @@ def _write_features(folder: Path) -> None:
     rows = [density | {"feature": feature} for feature in range(3)]
     write_table(folder / "density.parquet", DENSITY, rows, {})
     rows = [
-        row(feature=1, group=group, rank=0, doc_id=0, place=5, peak=1, tokens=["the ", NASTY, "x"],
+        row(feature=1, half="score", group=group, rank=0, doc_id=0, place=5, peak=1, tokens=["the ", NASTY, "x"],
              token_ids=[1, 8, 2], activations=[0.0, 2.0, 0.0])
         for group in ("top", "random")
     ]  # fmt: skip

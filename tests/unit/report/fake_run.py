@@ -231,8 +231,8 @@ def _write_features(root, rng, one: Trained, config, text):
         for rank in range(4):
             group = "top" if rank < 3 else "random"
             context = _context(rng, feature, peak_F[feature] * (1 - 0.08 * rank), text)
-            rows.append((feature, group, rank, int(rng.integers(1200)), 24, *context))
-    columns = "feature group rank doc_id peak tokens activations"
+            rows.append((feature, "explain", group, rank, int(rng.integers(1200)), 24, *context))
+    columns = "feature half group rank doc_id peak tokens activations"
     save_rows(folder / "examples.parquet", columns, rows)
     return n_active_F
 

@@ -3,7 +3,7 @@
 One line of JSON an answer in a growing file of one writer: no database to lock on a network file
 system, and a killed run loses at most the line that it was writing. Several writers share a folder
 by names of their own; each reads the answers of all. Memory holds places in the files, not texts:
-about 110 bytes an answer, so 800,000 take 90 MB.
+about 130 bytes an answer, so 800,000 take 100 MB.
 """
 
 import fcntl

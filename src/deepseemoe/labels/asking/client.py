@@ -111,7 +111,7 @@ class ItemAsker:
 
         Raises Unanswered with what was wrong last, or Stopped.
         """
-        messages: Messages = [{"role": "user", "content": question.prompt}]
+        messages: Messages = [{"role": "user", "content": _sendable(question.prompt)}]
         most = self._client.config.max_retries
         for attempt in range(most + 1):
             answer = Answer.of_plain(await self._answer(_Chat(self._client, messages, question)))
@@ -128,7 +128,7 @@ class ItemAsker:
         """Return, for each token of the answer, the log-probabilities of its alternatives."""
         if not await self._client.gives_chances():
             raise self._failed("rejected", "the server gives no log-probabilities")
-        messages = [{"role": "user", "content": prompt}]
+        messages = [{"role": "user", "content": _sendable(prompt)}]
         question = Question(prompt, BaseModel, {}, purpose)
         kept = await self._answer(_Chances(self._client, messages, question))
         answer = Answer.of_plain(kept)
@@ -220,7 +220,7 @@ class _Embedding(Request):
     endpoint = "embeddings"
 
     def __init__(self, client: Client, texts: Sequence[str], purpose: str):
-        self.purpose, self._texts = purpose, list(texts)
+        self.purpose, self._texts = purpose, [_sendable(text) for text in texts]
         self._body = {"model": client.config.embedding_model, "input": self._texts}
         self.asked = {"kind": "embedding", **self._body}
         self.most = Usage(sum(map(len, texts)) // CHARACTERS + 1, 0, 1)
@@ -247,6 +247,11 @@ def _vectors(entries: Any, count: int) -> np.ndarray | None:
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return vectors if vectors.ndim == 2 and len(vectors) == count else None
+
+
+def _sendable(text: str) -> str:
+    """Return a text without halves of characters, which no request can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _correction(text: str, fault: Fault) -> Messages:

@@ -171,7 +171,9 @@ def _text(content: Any) -> str:
     """Return a message's text; some servers send it in parts."""
     if isinstance(content, list):
         return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+    if not isinstance(content, str):
+        return ""
+    return content.encode("utf-8", "replace").decode("utf-8")  # no halves of characters
 
 
 def _first(choices: Any) -> Mapping[str, Any]:

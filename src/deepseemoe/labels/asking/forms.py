@@ -132,7 +132,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
     while (start := text.find("{", start)) >= 0:
         try:
             value, start = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also numbers of thousands of digits
             start += 1
             continue
         yield value
