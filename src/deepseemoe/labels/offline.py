@@ -59,7 +59,7 @@ class OfflineLabeller:
         )
         shared = np.intersect1d(fitted.reading.doc_ids, held_out.reading.doc_ids)
         assert not len(shared), f"documents {shared} explain and score at once"
-        rules = Search(*fitted).rules()
+        rules = best_rules(fitted)
         others = swapped(fitted.firing.n_positive, self._random)
         scored = execute(rules, others, held_out)
         tokens = top_symbols(fitted.firing, fitted.reading.token_ids, N_TOP_TOKENS)
@@ -85,6 +85,11 @@ class OfflineLabeller:
         shown = quoted([texts[token] for token in top])
         label = "no clear rule" + (f"; top tokens {shown}" if shown else "")
         return Explanation(label, "unclear", detail, "unclear", reason)
+
+
+def best_rules(half: Half) -> list[Rule | None]:
+    """Return the best rule of each feature over all kinds; None where nothing repeats itself."""
+    return Search(*half).rules()
 
 
 def why_unclear(rule: Rule | None, scored: Scored) -> str:
