@@ -44,6 +44,10 @@ localrules:
     write_config,
 
 
+onstart:
+    check_key()
+
+
 rule all:
     """Everything of the run, down to its report."""
     default_target: True

@@ -15,6 +15,7 @@ from deepseemoe.config import load_run
 from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
+from deepseemoe.preflight import key_problems
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.fingerprint import fingerprint
 
@@ -165,6 +166,15 @@ def tables():
         ]
     )
     return expand(of_all, run=RUN.name)
+
+
+def check_key():
+    """Raise ValueError where descriptions are still to be made and the language model has no key."""
+    folder = Path(config.get("pathvars", {}).get("results", "results"), RUN.name)
+    made = of_each_dictionary("labels/{dictionary}/{window}/experts.parquet")
+    if not all((folder / path).exists() for path in made):
+        if problems := list(key_problems(RUN)):
+            raise ValueError("; ".join(problems))
 
 
 def routing_keys(*keys):

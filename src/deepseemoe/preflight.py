@@ -12,7 +12,7 @@ from deepseemoe.runtime.devices import n_gpus, shown_gpus
 
 def problems(run: RunConfig) -> list[str]:
     """Return one line for each thing that the run needs and this machine lacks."""
-    found = [*_paths(run), *_model(run), *_devices(run), *_packages(run), *_keys(run)]
+    found = [*_paths(run), *_model(run), *_devices(run), *_packages(run), *key_problems(run)]
     return [*found, *_imports(run)]
 
 
@@ -85,7 +85,8 @@ def _packages(run: RunConfig) -> Iterator[str]:
         yield "dictionaries: wandb_project is set, but wandb is not installed; pip install wandb"
 
 
-def _keys(run: RunConfig) -> Iterator[str]:
+def key_problems(run: RunConfig) -> Iterator[str]:
+    """Yield what the language model that describes features needs and this shell lacks."""
     labels = run.labels
     if labels.labeller != "openai":
         return

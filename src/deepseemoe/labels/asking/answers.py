@@ -6,14 +6,16 @@ by names of their own; each reads the answers of all. Memory holds places in the
 about 130 bytes an answer, so 800,000 take 100 MB.
 """
 
-import fcntl
 import json
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from deepseemoe.labels.asking.locks import alone, locked
 from deepseemoe.runtime.tables import digest
 
 PREFIX = b'{"asked": "'
@@ -40,18 +42,21 @@ class Answers:
     def __init__(self, folder: Path, name: str):
         """Read where the answers of all files are; what a killed run left half written is cut."""
         folder.mkdir(parents=True, exist_ok=True)
-        own = folder / f"{name}.jsonl"
+        own = self._own_path = folder / f"{name}.jsonl"
+        self._folder = folder
         self.late = folder / f"{name}.late"
         """Where a courier leaves what came in too late; see courier.py"""
         self._own = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._places: dict[int, int] = {}
         self._files: list[int] = []
+        self._read: dict[Path, tuple[int, int]] = {}
+        """Of other writers' files: their number, and how far they were read"""
         try:
             _lock(self._own, own)
-            for path in sorted(folder.glob("*.jsonl")):
-                if path != own:
-                    self._index(os.open(path, os.O_RDONLY))
-            os.ftruncate(self._own, self._index(self._own))
+            self._read_others()
+            self._number = len(self._files)
+            self._files.append(self._own)
+            os.ftruncate(self._own, self._index(self._number))
         except BaseException:
             self.close()
             raise
@@ -96,15 +101,34 @@ class Answers:
         if written != len(line):
             os.ftruncate(self._own, self._end)
             raise OSError(f"no room for the answers: {written} of {len(line)} bytes were written")
-        self._places[int(key, 16)] = self._place(len(self._files) - 1, self._end)
+        self._places[int(key, 16)] = self._place(self._number, self._end)
         self._end += len(line)
 
-    def _index(self, file: int) -> int:
-        """Note where the answers of a file are; return where its last whole line ends."""
-        number = len(self._files)
-        self._files.append(file)
-        offset = 0
-        with open(file, "rb", closefd=False) as lines:
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until no other run is in here, and take over what others have answered so far.
+
+        For what all of them would ask first.
+        """
+        async with alone(self._folder / "first.lock"):
+            self._read_others()
+            yield
+
+    def _read_others(self) -> None:
+        """Note the answers that other writers have added since they were read last."""
+        for path in sorted(self._folder.glob("*.jsonl")):
+            if path == self._own_path:
+                continue
+            if path not in self._read:
+                self._files.append(os.open(path, os.O_RDONLY))
+                self._read[path] = len(self._files) - 1, 0
+            number, offset = self._read[path]
+            self._read[path] = number, self._index(number, offset)
+
+    def _index(self, number: int, offset: int = 0) -> int:
+        """Note where the answers of a file are, from a line on; return where its last one ends."""
+        with open(self._files[number], "rb", closefd=False) as lines:
+            lines.seek(offset)
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
@@ -133,15 +157,7 @@ def _line(file: int, offset: int) -> bytes:
 def _lock(file: int, path: Path) -> None:
     """Be the only writer, until the process ends in whatever way."""
     last = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > last:
-                raise ValueError(
-                    f"{path}: another run writes its answers here; wait for it or end it"
-                ) from None
-            time.sleep(0.05)
-        except OSError:  # a file system that knows no locks
-            return
+    while not locked(file):
+        if time.monotonic() > last:
+            raise ValueError(f"{path}: another run writes its answers here; wait for it or end it")
+        time.sleep(0.05)

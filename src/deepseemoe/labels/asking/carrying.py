@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepseemoe.config import LabelsConfig
-from deepseemoe.labels.asking.courier import LINE_BYTES, locked
+from deepseemoe.labels.asking.courier import LINE_BYTES
+from deepseemoe.labels.asking.locks import locked
 from deepseemoe.labels.asking.reply import Reply
 from deepseemoe.labels.asking.server import Server
 

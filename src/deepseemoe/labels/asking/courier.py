@@ -8,7 +8,6 @@ over. Nothing of this helps where a machine dies, or a batch system kills all pr
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseemoe.config import LabelsConfig
+from deepseemoe.labels.asking.locks import locked
 from deepseemoe.labels.asking.question import Stopped
 from deepseemoe.labels.asking.reply import Endpoint, Reply
 
@@ -137,14 +137,3 @@ def take_late(path: Path) -> dict[str, Reply] | None:
         os.close(file)
     found = [json.loads(line) for line in lines if line.endswith(b"\n")]
     return {one["key"]: Reply(**one["reply"]) for one in found}
-
-
-def locked(file: int) -> bool:
-    """Lock a file until it is closed; return whether that was possible."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system that knows no locks
-        return True
-    return True
