@@ -170,7 +170,7 @@ def tables():
 
 def check_key():
     """Raise ValueError where descriptions are still to be made and the language model has no key."""
-    folder = Path(config.get("pathvars", {}).get("results", "results"), RUN.name)
+    folder = Path(RUN.pathvars.get("results", "results"), RUN.name)
     made = of_each_dictionary("labels/{dictionary}/{window}/experts.parquet")
     if not all((folder / path).exists() for path in made):
         if problems := list(key_problems(RUN)):
