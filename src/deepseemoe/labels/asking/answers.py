@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deepseemoe.labels.asking.locks import alone, locked
+from deepseemoe.labels.asking.locks import Claims, locked
 from deepseemoe.runtime.tables import digest
 
 PREFIX = b'{"asked": "'
@@ -43,7 +43,7 @@ class Answers:
         """Read where the answers of all files are; what a killed run left half written is cut."""
         folder.mkdir(parents=True, exist_ok=True)
         own = self._own_path = folder / f"{name}.jsonl"
-        self._folder = folder
+        self._folder, self._claims = folder, Claims(folder / "claims.lock")
         self.late = folder / f"{name}.late"
         """Where a courier leaves what came in too late; see courier.py"""
         self._own = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -78,6 +78,7 @@ class Answers:
         for file in {self._own, *self._files}:
             os.close(file)
         self._files = []
+        self._claims.close()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -105,12 +106,9 @@ class Answers:
         self._end += len(line)
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Wait until no other run is in here, and take over what others have answered so far.
-
-        For what all of them would ask first.
-        """
-        async with alone(self._folder / "first.lock"):
+    async def claimed(self, key: str) -> AsyncIterator[None]:
+        """Be the only run that asks for an answer; what others have answered by then is there."""
+        async with self._claims.hold(int(key, 16)):
             self._read_others()
             yield
 

@@ -61,8 +61,7 @@ class Client:
         self._on_exit.enter_context(scrubbed_logs(self.exchange.scrub))
         try:
             await self.exchange.open()
-            async with self.exchange.answers.alone():
-                self.abilities = await probe(self.exchange)
+            self.abilities = await probe(self.exchange)
             learnt = self.exchange.answers.get(self._learnt)
             if learnt is not None:
                 self.abilities = Abilities(**learnt)
@@ -95,8 +94,7 @@ class Client:
         """Return whether the server gives log-probabilities; asks it the first time."""
         async with self._knows_chances:
             if not self._asked_chances:
-                async with self.exchange.answers.alone():
-                    self.abilities = await probe_chances(self.exchange, self.abilities)
+                self.abilities = await probe_chances(self.exchange, self.abilities)
                 self._asked_chances = True
         return self.abilities.n_alternatives > 0
 

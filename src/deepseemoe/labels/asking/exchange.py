@@ -97,7 +97,7 @@ class Exchange:
         if kept is None or not request.is_good(kept):
             done = self._under_way[key] = asyncio.Event()
             try:
-                kept, is_kept = await self._fetch(request, key), False
+                kept, is_kept = await self._get(request, key)
             finally:
                 del self._under_way[key]
                 done.set()
@@ -107,6 +107,14 @@ class Exchange:
 
     def _count(self, request: Request, key: str, kept: Kept, *, is_kept: bool) -> None:
         self.bill.answered(key, request.purpose, Usage(*kept["usage"]), cached=is_kept)
+
+    async def _get(self, request: Request, key: str) -> tuple[Kept, bool]:
+        """Return an answer, and whether another run has been faster."""
+        async with self.answers.claimed(key):
+            kept = self.answers.get(key)
+            if kept is not None and request.is_good(kept):
+                return kept, True
+            return await self._fetch(request, key), False
 
     async def _fetch(self, request: Request, key: str) -> Kept:
         n_errors = n_hurries = 0
