@@ -1,5 +1,6 @@
 """Who describes features and experts, what may be sent out, and what it may cost."""
 
+import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -124,12 +125,32 @@ class LabelsConfig(Section):
     @classmethod
     def _holds_no_secret(cls, base_url: str | None) -> str | None:
         """Refuse an address with a password or key in it: the configuration is written down."""
-        parts = urlsplit(base_url or "")
+        if base_url is None:
+            return None
+        parts = urlsplit(base_url)
         if "@" in parts.netloc or parts.query:
             raise ValueError(
                 "holds a user, password or query; put the key into the variable api_key_env"
             )
+        try:
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+            is_address = is_address and parts.port != 0
+        except ValueError:  # of a port that is no number
+            is_address = False
+        if not is_address:
+            raise ValueError("is no address of a server; write one as http://localhost:8000/v1")
         return base_url
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_name(cls, name: str) -> str:
+        """Refuse what cannot name a variable: it may be the key itself, and it is shown nowhere."""
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(
+                "is no name of an environment variable; write its name, and the key or password "
+                "into the variable"
+            )
+        return name
 
     @model_validator(mode="after")
     def _fits(self) -> "LabelsConfig":

@@ -56,6 +56,7 @@ def label_features(
     """
     valued = by_value(density, reads, config)
     if config.labeller == "openai":
+        prompts = prompt_versions(config.prompts)
         labeller = LlmLabeller(
             config,
             contexts=ContextTable(
@@ -69,7 +70,6 @@ def label_features(
             seed=seed,
         )
         labelled, spent = labeller.label(valued), labeller.bill
-        prompts = prompt_versions(config.prompts)
     else:
         text = FeatureText.read(shards)
         reading = read_text(text, documents=documents, tokenizer=tokenizer)

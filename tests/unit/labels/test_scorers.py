@@ -146,11 +146,11 @@ def test_fuzzing_shows_contexts_of_the_feature_alone_with_equal_marks():
 def test_wrong_marks_stand_where_the_feature_is_off():
     one = context("top", 1, word="zebra")
     for seed in range(20):
-        marked = wrong_marks(one, np.random.default_rng(seed))
+        marked = wrong_marks(one, np.random.default_rng(seed), n_marks=1)
         assert sum(marked) == 1
         assert not marked[6]
     everywhere = one._replace(activations=[1.0] * 12)
-    assert wrong_marks(everywhere, np.random.default_rng(0)) == []
+    assert wrong_marks(everywhere, np.random.default_rng(0), n_marks=1) == []
 
 
 def test_positives_come_from_all_quantiles():
@@ -200,3 +200,31 @@ def test_the_expected_digit_is_a_mean_over_digits():
     assert expected_digit({"2": math.log(0.6), "x": math.log(0.4)}) == 2
     assert expected_digit({"x": math.log(0.6), "2": math.log(0.4)}) is None
     assert expected_digit({}) is None
+
+
+def test_vectors_that_tell_nothing_score_half():
+    blind = FakeAsker(oracle, vectors=lambda texts: [[1.0, 0.0]] * len(texts))
+    scores = [run("embedding", blind, seed=seed).balanced_accuracy for seed in range(40)]
+    assert np.mean(scores) == pytest.approx(0.5, abs=0.04)
+
+
+def test_an_intruder_has_as_many_marks_as_the_others():
+    values = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, *[0.0] * 6]
+    own = [one._replace(activations=values) for one in feature_contexts().active]
+    asker = FakeAsker(oracle_of_counts)
+    run("intruder", asker, feature_contexts()._replace(active=own))
+    counts = {text.count("«") for q in asker.questions for text in passages(q.prompt)}
+    assert max(counts) <= 3
+    random_ones = [
+        text.count("«") for q in asker.questions for text in passages(q.prompt) if WORD not in text
+    ]
+    assert np.mean(random_ones) > 2
+
+
+def oracle_of_counts(question):
+    return {"intruder": 1}
+
+
+@pytest.mark.parametrize("chances", [{"5": -9999.0}, {"5": 1000.0}, {"5": math.inf}, {"": 0.0}])
+def test_odd_log_probabilities_end_in_a_digit_or_none(chances):
+    assert expected_digit(chances) in (5, None)

@@ -7,6 +7,7 @@ about 130 bytes an answer, so 800,000 take 100 MB.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -18,14 +19,16 @@ from typing import Any, Self
 from deepseemoe.labels.asking.locks import Claims, locked
 from deepseemoe.runtime.tables import digest
 
+logger = logging.getLogger(__name__)
+
 PREFIX = b'{"asked": "'
 KEY = slice(len(PREFIX), len(PREFIX) + 16)
 
 OFFSET_BITS = 44
 """Of a place: the file's number stands above, the offset below (16 TB)."""
 
-LOCK_SECONDS = 5.0
-"""Wait for a writer that is just being killed."""
+LOCK_SECONDS = 3600.0
+"""Wait for another writer: a job may have outlived the workflow that started it."""
 
 
 def content_hash(asked: Any) -> str:
@@ -155,7 +158,11 @@ def _line(file: int, offset: int) -> bytes:
 def _lock(file: int, path: Path) -> None:
     """Be the only writer, until the process ends in whatever way."""
     last = time.monotonic() + LOCK_SECONDS
+    is_told = False
     while not locked(file):
+        if not is_told:
+            is_told = True
+            logger.info("%s: another run writes its answers here; waiting for it", path)
         if time.monotonic() > last:
             raise ValueError(f"{path}: another run writes its answers here; wait for it or end it")
         time.sleep(0.05)

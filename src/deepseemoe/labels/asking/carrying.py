@@ -9,12 +9,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.courier import LINE_BYTES
 from deepseemoe.labels.asking.locks import locked
 from deepseemoe.labels.asking.reply import Reply
+from deepseemoe.labels.asking.retries import judge
 from deepseemoe.labels.asking.server import Server
 
 
@@ -31,7 +33,8 @@ async def carry() -> None:
     late = os.open(message["late"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     if not locked(late):
         return
-    server = Server(LabelsConfig.model_validate(message["config"]))
+    config = LabelsConfig.model_validate(message["config"])
+    server = Server(config)
     _hand_over({"ready": True})
     held: dict[str, Reply] = {}
     tasks: set[asyncio.Task[None]] = set()
@@ -43,15 +46,23 @@ async def carry() -> None:
             task = asyncio.create_task(_send(server, message, held))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
-    _leave(late, held)
+    leave = partial(_leave, late, key_name=config.api_key_env)
+    leave(held)
+    while tasks:  # each as it comes, since nobody waits for the last one
+        held.clear()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        leave(held)
     await server.close()
 
 
 async def _send(server: Server, message: Mapping[str, Any], held: dict[str, Reply]) -> None:
     """Send a request, hold the reply until it is received, and hand it over."""
     key = message["key"]
-    reply = held[key] = await server.post(message["endpoint"], message["body"], key)
+    try:
+        reply = await server.post(message["endpoint"], message["body"], key)
+    except Exception as error:  # its text may hold the request with the key
+        reply = Reply(None, "", problem=f"the request failed by {type(error).__name__}")
+    held[key] = reply
     _hand_over({"key": key, "reply": _plain(reply)})
 
 
@@ -65,10 +76,10 @@ def _hand_over(message: Mapping[str, Any]) -> None:
         pass
 
 
-def _leave(late: int, held: Mapping[str, Reply]) -> None:
-    """Write the answers that nobody has to the file of late ones; errors are worth nothing."""
+def _leave(late: int, held: Mapping[str, Reply], *, key_name: str) -> None:
+    """Write the answers that nobody has to the file of late ones; passing errors are none."""
     for key, reply in held.items():
-        if reply.status == 200:
+        if judge(reply, key_name=key_name).step in ("keep", "rejected"):
             os.write(late, json.dumps({"key": key, "reply": _plain(reply)}).encode() + b"\n")
 
 
@@ -77,4 +88,6 @@ def _plain(reply: Reply) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if os.fork():  # who kills all children of the run does not find this one
+        os._exit(0)
     asyncio.run(carry())

@@ -15,7 +15,14 @@ from deepseemoe.labels.asking.answers import Answers, content_hash
 from deepseemoe.labels.asking.bill import Bill
 from deepseemoe.labels.asking.budget import UNLIMITED, Budget
 from deepseemoe.labels.asking.exchange import Exchange, Kept, Request
-from deepseemoe.labels.asking.failures import SHOWN_AGAIN, Answer, Fault, answer_of, read_answer
+from deepseemoe.labels.asking.failures import (
+    SHOWN_AGAIN,
+    Answer,
+    Fault,
+    answer_of,
+    read_answer,
+    token_count,
+)
 from deepseemoe.labels.asking.probe import Abilities, probe, probe_chances, response_format
 from deepseemoe.labels.asking.question import Asker, Failure, Question, Unanswered, Usage
 from deepseemoe.labels.asking.reply import Reply
@@ -25,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 Messages = list[dict[str, str]]
 
-CHARACTERS = 3
-"""Of a token, at least: English has four, code and names fewer"""
+BYTES = 3
+"""Of a token, at least: English has four, code and names fewer, Chinese three"""
 
 AGAIN: dict[Failure, int | None] = {
     "empty": None,
@@ -117,12 +124,17 @@ class ItemAsker:
             answer = Answer.of_plain(await self._answer(_Chat(self._client, messages, question)))
             read = read_answer(answer, question)
             if not isinstance(read, Fault):
-                return read
+                return self._clean(read, question)
             allowed = AGAIN.get(read.status, 0)
             if attempt >= (most if allowed is None else min(allowed, most)):
                 raise self._failed(read.status, read.reason)
             messages = [*messages, *_correction(answer.text, read)]
         raise AssertionError("the last attempt returns or raises")
+
+    def _clean(self, form: BaseModel, question: Question) -> BaseModel:
+        """Return a form again scrubbed: its JSON may have spelt a key by escapes."""
+        plain = self._client.exchange.scrub.plain(form.model_dump())
+        return question.form.model_validate(plain, context=dict(question.context))
 
     async def chances(self, prompt: str, *, purpose: str) -> list[dict[str, float]]:
         """Return, for each token of the answer, the log-probabilities of its alternatives."""
@@ -160,7 +172,7 @@ class ItemAsker:
 
     def _failed(self, status: Failure, reason: str) -> Unanswered:
         self._client.bill.failed(status)
-        return Unanswered(status, reason)
+        return Unanswered(status, self._client.exchange.scrub.line(reason))
 
 
 class _Chat(Request):
@@ -172,7 +184,8 @@ class _Chat(Request):
         config = client.config
         self._client, self._messages, self._question = client, messages, question
         self._length = sum(len(message["content"]) for message in messages)
-        self.most = Usage(self._length // CHARACTERS + 1, config.max_answer_tokens, 1)
+        n_bytes = sum(len(message["content"].encode()) for message in messages)
+        self.most = Usage(n_bytes // BYTES + 1, _longest_answer(config), 1)
         self.purpose = question.purpose
         self.asked = {"kind": self.kind, "model": config.model, "messages": messages}
         if config.request:
@@ -223,7 +236,7 @@ class _Embedding(Request):
         self.purpose, self._texts = purpose, [_sendable(text) for text in texts]
         self._body = {"model": client.config.embedding_model, "input": self._texts}
         self.asked = {"kind": "embedding", **self._body}
-        self.most = Usage(sum(map(len, texts)) // CHARACTERS + 1, 0, 1)
+        self.most = Usage(sum(len(text.encode()) for text in self._texts) // BYTES + 1, 0, 1)
 
     def body(self) -> dict[str, Any]:
         return self._body
@@ -232,7 +245,7 @@ class _Embedding(Request):
         body = body if isinstance(body, dict) else {}
         usage = body.get("usage")
         said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-        kept = {"usage": [said if isinstance(said, int) else self.most.n_in, 0, 1]}
+        kept = {"usage": [token_count(said, self.most.n_in), 0, 1]}
         vectors = _vectors(body.get("data"), len(self._texts))
         if vectors is None:
             return kept
@@ -243,10 +256,18 @@ def _vectors(entries: Any, count: int) -> np.ndarray | None:
     """Return the vectors of an answer in the order of the texts; None where they are not there."""
     try:
         ordered = sorted(entries, key=lambda entry: entry.get("index", 0))
-        vectors = np.array([entry["embedding"] for entry in ordered], "<f4")
-    except (AttributeError, KeyError, TypeError, ValueError):
+        with np.errstate(over="ignore"):
+            vectors = np.array([entry["embedding"] for entry in ordered], "<f4")
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return None
-    return vectors if vectors.ndim == 2 and len(vectors) == count else None
+    is_good = vectors.ndim == 2 and len(vectors) == count and np.isfinite(vectors).all()
+    return vectors if is_good else None
+
+
+def _longest_answer(config: LabelsConfig) -> int:
+    """Return the tokens that an answer may have; the user's own key for it goes first."""
+    own = (config.request.get(name) for name in ("max_tokens", "max_completion_tokens"))
+    return max([config.max_answer_tokens, *(one for one in own if isinstance(one, int))])
 
 
 def _sendable(text: str) -> str:

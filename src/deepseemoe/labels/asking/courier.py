@@ -1,10 +1,11 @@
 """A process of its own sends the requests, so that answers reach even a run that is gone.
 
 A request that is under way when its run is killed will be answered, and paid for, all the same. So
-`carrying` sends it, in a session of its own that a signal to the run does not reach. It keeps every
-answer until the run says that it has it, and where the run ends before, however it ends, it waits
-for what is under way and leaves all that nobody has in the file `late`, which the next run takes
-over. Nothing of this helps where a machine dies, or a batch system kills all processes of a job.
+`carrying` sends it, in a session of its own and no child of the run, so that no signal to the run
+reaches it. It keeps every answer until the run says that it has it, and where the run ends before,
+however it ends, it waits for what is under way and leaves all that nobody has in the file `late`,
+which the next run takes over. Nothing of this helps where a machine dies, or a batch system kills
+all processes of a job.
 """
 
 import asyncio
@@ -80,11 +81,10 @@ class Courier:
         if self._process is None or self._process.stdin is None:
             return
         self._process.stdin.close()
-        await self._process.wait()
         if self._reader is not None:
-            await self._reader
+            await self._reader  # to the end of its output, which is its own end
         self._process = None
-        if not self._new(take_late(self._late) or {}):
+        if not await self._left_before():
             self._late.unlink(missing_ok=True)
 
     def _say(self, message: Mapping[str, Any]) -> None:
@@ -95,14 +95,16 @@ class Courier:
         """Hand out replies as they come in; where the process has ended, nobody waits any more."""
         assert self._process is not None
         assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            message = json.loads(line)
-            future = self._waiting.pop(message["key"], None)
-            if future is not None and not future.done():
-                future.set_result(Reply(**message["reply"]))
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_result(_GONE)
+        try:
+            while line := await self._process.stdout.readline():
+                message = json.loads(line)
+                future = self._waiting.pop(message["key"], None)
+                if future is not None and not future.done():
+                    future.set_result(Reply(**message["reply"]))
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_result(_GONE)
 
     async def _left_before(self) -> dict[str, Reply]:
         """Return what an earlier process has left, when it has ended."""
@@ -128,7 +130,7 @@ def take_late(path: Path) -> dict[str, Reply] | None:
     """Return replies by content hash; None where a process still waits for more."""
     if not path.exists():
         return {}
-    file = os.open(path, os.O_RDONLY)
+    file = os.open(path, os.O_RDWR)  # a lock on a network file system asks for writing
     try:
         if not locked(file):
             return None

@@ -143,8 +143,8 @@ def answer_of(body: Any, *, prompt_length: int) -> Answer:
     return Answer(
         text=text,
         usage=Usage(
-            _count(usage.get("prompt_tokens"), prompt_length // 4),
-            _count(usage.get("completion_tokens"), len(text) // 4),
+            token_count(usage.get("prompt_tokens"), prompt_length // 4),
+            token_count(usage.get("completion_tokens"), len(text) // 4),
             1,
         ),
         finish=str(choice.get("finish_reason") or "stop"),
@@ -160,10 +160,13 @@ def _chances(logprobs: Any) -> list[dict[str, float]] | None:
         return None
     try:
         return [
-            {one["token"]: float(one["logprob"]) for one in (token.get("top_logprobs") or [token])}
+            {
+                str(one["token"]): float(one["logprob"])
+                for one in (token.get("top_logprobs") or [token])
+            }
             for token in content
         ]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return None
 
 
@@ -181,7 +184,8 @@ def _first(choices: Any) -> Mapping[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
-def _count(said: Any, guess: int) -> int:
+def token_count(said: Any, guess: int) -> int:
+    """Return a number of tokens that a server states, or a guess where it is none."""
     is_count = isinstance(said, int) and not isinstance(said, bool) and said >= 0
     return said if is_count else guess + 1
 

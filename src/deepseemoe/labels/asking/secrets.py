@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.question import Stopped
@@ -20,7 +21,10 @@ secret: to cut it out would spoil texts."""
 
 HIDDEN = "⟨key⟩"
 
-_MASKED = re.compile(r"\S*\*{3,}\S*")
+LOOKED_AT = 4000
+"""Letters of a message that are read; the rest is no news."""
+
+_MASKED = re.compile(r"[^\s*]{0,64}\*{3,}[^\s*]{0,64}")
 
 
 def api_key(config: LabelsConfig) -> str:
@@ -44,7 +48,9 @@ def api_key(config: LabelsConfig) -> str:
 def where_of(config: LabelsConfig) -> str:
     """Return which model of which server is asked, for messages."""
     address = config.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    return f"{address.rstrip('/')}, model {config.model}"
+    parts = urlsplit(address)
+    shown = urlunsplit((parts.scheme, parts.netloc.split("@")[-1], parts.path, "", ""))
+    return f"{shown.rstrip('/')}, model {config.model}"
 
 
 class Scrubber:
@@ -54,7 +60,8 @@ class Scrubber:
         self._parts = sorted({key[n : n + PART] for n in range(len(key) - PART + 1)})
 
     def __call__(self, text: str) -> str:
-        """Return the text without the key."""
+        """Return the text without the key, and without halves of characters: no file holds them."""
+        text = text.encode("utf-8", "replace").decode("utf-8")
         found = [part for part in self._parts if part in text]
         if not found:
             return text
@@ -84,7 +91,7 @@ class Scrubber:
 
     def line(self, text: str, *, most: int = 300) -> str:
         """Return what a server says of a failure as one line, also without masked keys."""
-        said = " ".join(_MASKED.sub(HIDDEN, self(text)).split())
+        said = " ".join(_MASKED.sub(HIDDEN, self(text[:LOOKED_AT])).split())
         return said if len(said) <= most else said[: most - 1] + "…"
 
 

@@ -19,6 +19,9 @@ from deepseemoe.labels.asking.secrets import Scrubber, api_key
 CUT = {"ReadError", "WriteError", "CloseError", "RemoteProtocolError", "DecodingError"}
 """Errors of httpx and its successor after a connection was made"""
 
+CONNECT_SECONDS = 10.0
+"""Wait for a connection; a server that takes longer is none"""
+
 
 class Server:
     """Sends requests with the key, each once. Raises Stopped where the key is missing."""
@@ -27,8 +30,11 @@ class Server:
         key = api_key(config)
         self.scrub = Scrubber(key)
         self._seconds = config.timeout_seconds
+        # A redirect is not followed: prompts go to no host that nobody named.
+        limit = openai.Timeout(self._seconds, connect=min(CONNECT_SECONDS, self._seconds / 2))
+        http = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=limit)
         self._client = openai.AsyncOpenAI(
-            api_key=key, base_url=config.base_url, max_retries=0, timeout=config.timeout_seconds
+            api_key=key, base_url=config.base_url, max_retries=0, timeout=limit, http_client=http
         )
         for name in ("httpx", "httpx2"):
             logging.getLogger(name).setLevel("WARNING")  # else one line a request
@@ -44,7 +50,7 @@ class Server:
                 raw = await self._create(endpoint, body, {"Idempotency-Key": key})
         except openai.APIStatusError as error:
             response = error.response
-            return self._reply(response.status_code, response.text, response.headers)
+            return self._reply(response.status_code, response.content, response.headers)
         except (TimeoutError, openai.APITimeoutError) as error:
             is_reached = type(error.__cause__).__name__ != "ConnectTimeout"
             said = f"nothing came for {self._seconds:g} s"
@@ -58,7 +64,7 @@ class Server:
             return Reply(None, "", problem=said, is_reached=is_reached)
         except openai.OpenAIError as error:  # a body that cannot be decoded
             return Reply(None, "", problem=self.scrub.line(f"{type(error).__name__}: {error}"))
-        return self._reply(raw.status_code, raw.text, raw.headers)
+        return self._reply(raw.status_code, raw.content, raw.headers)
 
     async def _create(self, endpoint: Endpoint, body: Mapping[str, Any], marks: dict[str, str]):  # type: ignore[no-untyped-def]
         rest = dict(body)
@@ -73,7 +79,8 @@ class Server:
             model=model, messages=rest.pop("messages"), extra_body=rest, extra_headers=marks
         )
 
-    def _reply(self, status: int, text: str, headers: Mapping[str, str]) -> Reply:
+    def _reply(self, status: int, content: bytes, headers: Mapping[str, str]) -> Reply:
+        text = content.decode("utf-8", "replace")  # whatever charset the server claims
         try:
             body = self.scrub.plain(json.loads(text))
         except (ValueError, RecursionError):

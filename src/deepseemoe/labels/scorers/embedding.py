@@ -13,7 +13,7 @@ from deepseemoe.config import LabelsConfig
 from deepseemoe.labels.asking.question import Asker, Unanswered
 from deepseemoe.labels.contexts import FeatureContexts, spread
 from deepseemoe.labels.explanation import Score
-from deepseemoe.labels.scorers.judging import Item, Judged, too_few
+from deepseemoe.labels.scorers.judging import Item, Judged, shuffled, too_few
 
 
 async def score_embedding(
@@ -26,6 +26,7 @@ async def score_embedding(
     """Return how well nearness to the description finds contexts of the feature."""
     items = [Item(one.text, True, one.doc_id) for one in spread(contexts.active, config.n_judged)]
     items += [Item(one.text, False, one.doc_id) for one in spread(contexts.random, config.n_judged)]
+    items = shuffled(items, random)  # of equally near ones, no class comes first
     truth = np.array([item.truth for item in items], bool)
     if len(set(truth.tolist())) < 2:
         return too_few(

@@ -45,12 +45,12 @@ def _item(context: Context, is_right: bool, random: np.random.Generator) -> list
     """Return a context with right or wrong marks; none where there is no wrong place."""
     if is_right:
         return [Item(context.marked(), True, context.doc_id)]
-    marks = wrong_marks(context, random)
+    marks = wrong_marks(context, random, n_marks=sum(context.is_marked))
     return [Item(context.marked(marks), False, context.doc_id)] if marks else []
 
 
-def wrong_marks(context: Context, random: np.random.Generator) -> list[bool]:
-    """Return marks on as many tokens as are strongly active, where the feature is off.
+def wrong_marks(context: Context, random: np.random.Generator, *, n_marks: int) -> list[bool]:
+    """Return marks on `n_marks` tokens on which the feature is off, or as many as there are.
 
     Blank tokens are left out, since their marks show nothing. Empty where every token is active.
     """
@@ -63,8 +63,8 @@ def wrong_marks(context: Context, random: np.random.Generator) -> list[bool]:
     ]
     if not free:
         return []
-    n_marks = min(max(sum(context.is_marked), 1), len(free))
-    chosen = set(random.choice(free, size=n_marks, replace=False).tolist())
+    size = min(max(n_marks, 1), len(free))
+    chosen = set(random.choice(free, size=size, replace=False).tolist())
     return [place in chosen for place in range(len(context.tokens))]
 
 

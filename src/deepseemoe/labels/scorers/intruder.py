@@ -61,7 +61,8 @@ def _sets(
     for number in range(n_sets):
         own = active[number * (n_texts - 1) : (number + 1) * (n_texts - 1)]
         items = [Item(one.marked(), False, one.doc_id) for one in own]
-        marks = wrong_marks(others[number], random)
+        n_marks = round(sum(sum(one.is_marked) for one in own) / len(own))
+        marks = wrong_marks(others[number], random, n_marks=n_marks)
         items.append(Item(others[number].marked(marks or None), True, others[number].doc_id))
         sets.append(shuffled(items, random))
     return sets

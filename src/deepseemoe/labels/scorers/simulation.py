@@ -74,9 +74,12 @@ def expected_digit(chances: Mapping[str, float]) -> float | None:
 
     The likeliest alternative must be a digit; alternatives that are none are left out.
     """
-    if not chances or not _is_digit(max(chances, key=lambda text: chances[text])):
+    if not chances or not all(map(math.isfinite, chances.values())):
         return None
-    digits = {text: math.exp(value) for text, value in chances.items() if _is_digit(text)}
+    if not _is_digit(max(chances, key=lambda text: chances[text])):
+        return None
+    most = max(chances.values())
+    digits = {text: math.exp(value - most) for text, value in chances.items() if _is_digit(text)}
     return sum(int(text) * share for text, share in digits.items()) / sum(digits.values())
 
 
