@@ -27,8 +27,9 @@ class BothRule:
         one, other = self.one.label(vocabulary), self.other.label(vocabulary)
         if isinstance(self.other, NotRule):
             return f"{one}, but {other}"
-        joint = _JOINTS.get(self.other.kind, ", and ")
-        return f"{one}{joint}{other}"
+        is_of_token = self.one.kind not in _JOINTS
+        joint = _JOINTS.get(self.other.kind) if is_of_token or self.other.kind == "domain" else None
+        return f"{one}{joint or ', and '}{other}"
 
 
 @dataclass(frozen=True)
