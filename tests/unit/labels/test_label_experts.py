@@ -9,8 +9,8 @@ from label_world import ID
 
 from deepseemoe.config import LabelsConfig
 from deepseemoe.features.halves import is_explaining
+from deepseemoe.labels.expert_judging import judge_experts
 from deepseemoe.labels.expert_text import choose_documents
-from deepseemoe.labels.experts import judge_experts
 from deepseemoe.labels.rules import from_json
 
 
