@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,11 @@ def digests(results: Path) -> dict[str, str]:
 def newest_log(workdir: Path, rule: str) -> float:
     """Return when the newest log of a rule was begun; 0 where there is none."""
     logs = [*workdir.glob(f"logs/small/{rule}.log"), *workdir.glob(f"logs/small/{rule}/*.log")]
-    return max((log.stat().st_mtime for log in logs), default=0.0)
+    begun = [0.0]
+    for log in logs:
+        with suppress(FileNotFoundError):  # Snakemake takes away the one of a job that begins again
+            begun.append(log.stat().st_mtime)
+    return max(begun)
 
 
 def kill_within(workdir: Path, config: Config, rule: str, seconds: float) -> bool:

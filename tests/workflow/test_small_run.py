@@ -50,6 +50,7 @@ def test_no_result_is_left_half_made(small_run):
                 "measure_effects",
                 "map_reads",
                 "map_writes",
+                "label_features",
                 "label_experts",
                 "draw_figures",
                 "write_summary",
