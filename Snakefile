@@ -12,6 +12,9 @@ report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/common_training.smk"
+include: "rules/common_report.smk"
+include: "rules/common_justify.smk"
 include: "rules/corpus.smk"
 include: "rules/model.smk"
 include: "rules/activations.smk"

@@ -107,45 +107,6 @@ def of_each_dictionary(pattern):
     )
 
 
-def groups():
-    """Return the dictionaries that each job of training_together.smk trains."""
-    together = RUN.batches.together
-    if together == "auto" and RUN.devices.on_gpu("dictionary"):
-        # Their bytes need torch, which plans of all other runs do without.
-        from deepseemoe.plan.together import fits_gpus, width_of
-
-        return groups_of(RUN, fits_gpus(RUN, width_of(RUN)))
-    return groups_of(RUN, at_most(1 if together == "auto" else together))
-
-
-def of_group(group, file):
-    """Return a file of each dictionary of a group."""
-    return [
-        f"<results>/{{run}}/dictionary/{name}/{window}/{file}" for name, window in group
-    ]
-
-
-def imported():
-    """Return the dictionaries that are read from files of other tools."""
-    return [name for name, entry in RUN.dictionaries.items() if entry.imported]
-
-
-def trained():
-    """Return the dictionaries that the run trains."""
-    return [name for name in RUN.dictionaries if name not in imported()]
-
-
-def of_each_trained(pattern):
-    """Return `pattern` for each dictionary that the run trains, and each window."""
-    return expand(pattern, dictionary=trained(), window=WINDOWS, allow_missing=True)
-
-
-def imported_params(dictionary):
-    """Return what of an entry says which files are read, and what they must have."""
-    wanted = ("imported", "d_dict", "k")
-    return {key: RUN.dictionary(dictionary)[key] for key in wanted}
-
-
 def tables():
     """Return every table of the run that people open; one that is deleted is made again."""
     of_all = of_each_dictionary(
@@ -196,37 +157,6 @@ def routing_tables():
     return [path for rule in makers for path in expand(rule.output, run=RUN.name)]
 
 
-def justified_stores(split):
-    """Return a function of the wildcards `arm` or `weights`: the stores `justify` reads of a split."""
-    n_tokens = {
-        "train": RUN.justify.n_tokens,
-        "select": RUN.corpus.n_tokens.select,
-        "test": RUN.justify.test_tokens,
-    }[split]
-    # A shard more than the tokens fill: position 0 of every document is not valid.
-    n_shards = min(RUN.corpus.n_shards(split), n_tokens // RUN.corpus.shard_tokens + 1)
-
-    def of(wildcards):
-        weights = wildcards.get("weights") or wildcards.arm.split("-")[0]
-        return [
-            f"<results>/{{run}}/justify/activations/{weights}/{split}/{shard}.zarr".replace(
-                "shuffled", "trained"
-            )
-            for shard in shards(split)[:n_shards]
-        ]
-
-    return of
-
-
-def justified_dictionaries(wildcards):
-    """Return the weights of all dictionaries that the arms of a window and seed are made of."""
-    config, window = RUN.justify, plan.Window.parse(wildcards.window)
-    arms = plan.evaluated(config, window, wildcards.weights, int(wildcards.seed))
-    found = [one for arm in arms for one in plan.members(config, arm, window)]
-    folder = "<results>/{{run}}/justify/dictionary/{}/{}/{{seed}}/weights.safetensors"
-    return list(dict.fromkeys(folder.format(one.arm, one.window) for one in found))
-
-
 def stores_of_random_weights():
     """Return the test stores of the model with random weights, where `trust` asks for them."""
     if "weights" not in RUN.trust.switches:
@@ -234,45 +164,6 @@ def stores_of_random_weights():
     return expand(
         "<results>/{{run}}/prediction/random_model/{shard}.zarr", shard=shards("test")
     )
-
-
-def justification(wildcards):
-    """Return what the target `justify` makes; raise ValueError where its configuration forbids it."""
-    if problems := list(plan.plan_problems(RUN)):
-        raise ValueError("; ".join(problems))
-    files = ("table.parquet", "finding.json", "figure.svg", "page.html")
-    return [f"<results>/{RUN.name}/justify/{file}" for file in files]
-
-
-def justified_sums():
-    """Return the sums of every evaluation of `justify`."""
-    pattern = "<results>/{{run}}/justify/evaluation/{}/{}/{}/sums.parquet"
-    return [pattern.format(*which) for which in plan.evaluations(RUN)]
-
-
-def stability_members(wildcards):
-    """Return the dictionaries of each arm of a window that all seeds train, as in their paths."""
-    window = plan.Window.parse(wildcards.window)
-    arms = [arm for arm in plan.arms_of(RUN.justify, window) if arm in plan.ALL_SEEDS]
-    return {
-        arm: [f"{m.arm}/{m.window}" for m in plan.members(RUN.justify, arm, window)]
-        for arm in arms
-    }
-
-
-def stability_dictionaries(wildcards):
-    """Return the weights that `stability_members` names, of all seeds."""
-    return [
-        f"<results>/{{run}}/justify/dictionary/{one}/{seed}/weights.safetensors"
-        for one in dict.fromkeys(sum(stability_members(wildcards).values(), []))
-        for seed in RUN.justify.seeds
-    ]
-
-
-def justified_model(wildcards):
-    """Return the folder of the model with trained or random weights, as an input."""
-    is_random = wildcards.weights == "random"
-    return ["<results>/{run}/justify/random_model"] if is_random else model_folder()
 
 
 def compared_files():
@@ -293,32 +184,6 @@ def gpu(*stages):
     return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
 
 
-def dictionary_processes():
-    """Return how many processes on CPUs share a dictionary; GPUs have one each."""
-    return 1 if RUN.devices.on_gpu("dictionary") else RUN.devices.processes
-
-
-def justify_training():
-    """Return the keys of `justify` that a dictionary's training depends on; size and k are its arm."""
-    keys = (
-        "n_tokens",
-        "batch_tokens",
-        "learning_rate",
-        "init_norm",
-        "checkpoint_steps",
-        "format",
-    )
-    return {key: RUN.stage("justify")[key] for key in keys}
-
-
-def justify_evaluation():
-    """Return `justify` without what only decides on, or adds to, what was evaluated."""
-    later = ("layers", "widths", "endpoint", "max_fvu", "n_bootstrap", "confidence")
-    return {
-        key: value for key, value in RUN.stage("justify").items() if key not in later
-    }
-
-
 def n_layers_read():
     """Return how many first layers capture loads; None where it runs the model to its end."""
     return RUN.n_layers_read() if RUN.activations.routing == "needed" else None
@@ -332,40 +197,3 @@ def model_params():
     return {
         key: value for key, value in RUN.stage("model").items() if key not in left_out
     }
-
-
-def model_training():
-    """Return what the run's own model depends on, trained whether or not it is read."""
-    left_out = ("random_weights",)
-    return {
-        key: value for key, value in RUN.stage("model").items() if key not in left_out
-    }
-
-
-def figure(stem, group, category):
-    """Return one figure of the report, in its category and with its caption."""
-    caption = f"../workflow/report/{group}.rst"
-    return report(
-        f"<results>/{{run}}/report/figures/{stem}.svg",
-        caption=caption,
-        category=category,
-    )
-
-
-def copies_of_figures():
-    """Return the figures in the other formats that the configuration asks for."""
-    return [
-        f"<results>/{{run}}/report/figures/{stem}.{kind}"
-        for kind in RUN.report.formats
-        if kind != "svg"
-        for stem in figure_names(RUN)
-    ]
-
-
-def figures():
-    """Return the report's figures."""
-    return [
-        figure(stem, name, category)
-        for name, category, stems in figure_groups(RUN)
-        for stem in stems
-    ]
