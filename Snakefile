@@ -12,6 +12,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/gpus.smk"
 include: "rules/common_training.smk"
 include: "rules/common_report.smk"
 include: "rules/common_justify.smk"
@@ -49,6 +50,7 @@ localrules:
 
 onstart:
     check_key()
+    check_gpus()
 
 
 rule all:

@@ -86,7 +86,7 @@ rule train_arm:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        **gpu("dictionary"),
+        **gpu("dictionary", most=1),
         mem_mb=8000,
     params:
         config=justify_training(),
