@@ -16,8 +16,7 @@ from deepseemoe.runtime.pins import resources
 # Only the process that schedules counts GPUs; the others run what they are given.
 GPUS = (
     gpus_here()
-    if workflow.is_main_process
-    and any(map(RUN.devices.on_gpu, RUN.devices.stages))
+    if workflow.is_main_process and any(map(RUN.devices.on_gpu, RUN.devices.stages))
     else Gpus(())
 )
 N_GPUS = len(GPUS.gpus)
@@ -41,7 +40,9 @@ def check_gpus():
     """Tell on screen which GPUs jobs will do without; raise ValueError where they must not."""
     jobs = workflow.dag.needrun_jobs()
     # A cluster has its own GPUs, and so may a job that is not of this machine.
-    if not workflow.local_exec or not any(job.rule.resources.get("pins") for job in jobs):
+    if not workflow.local_exec or not any(
+        job.rule.resources.get("pins") for job in jobs
+    ):
         return
     if problem := problem_of_gpus(RUN.devices, GPUS):
         raise ValueError(problem)
