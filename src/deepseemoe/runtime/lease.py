@@ -2,9 +2,9 @@
 
 Snakemake counts the GPUs of one workflow; it knows nothing of a second one, or of jobs that
 outlived a killed one. So each job locks the GPUs that it takes, all or none of them, which cannot
-deadlock, and shows itself no others: CUDA_VISIBLE_DEVICES holds them in the order of the job's pins. A lease
-ends when the job and all processes that it forked or spawned (`held`) are dead. It must be taken
-before anything opens a GPU.
+deadlock, and shows itself no others: CUDA_VISIBLE_DEVICES holds them in the order of its pins. A
+lease ends when the job and all processes that it forked or spawned (`held`) are dead. It must be
+taken before anything opens a GPU.
 """
 
 import logging

@@ -59,8 +59,8 @@ def _found() -> Folder:
             if error.errno not in NOT_THERE:
                 raise
     raise OSError(
-        f"none of {', '.join(FOLDERS)} can be written, where jobs lock the GPUs that they use; name "
-        "another folder in the environment variable DEEPSEEMOE_LOCKS"
+        f"none of {', '.join(FOLDERS)} can be written, where jobs lock the GPUs they use; name a "
+        "folder in the environment variable DEEPSEEMOE_LOCKS"
     )
 
 
@@ -83,10 +83,9 @@ _REMEDY = "remove it, or name another folder in the environment variable DEEPSEE
 
 
 def _no_folder(error: OSError) -> str:
-    is_link = error.errno in (errno.ELOOP, errno.ENOTDIR)
-    return (
-        "no folder, or a link, where jobs lock GPUs" if is_link else os.strerror(error.errno or 0)
-    )
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return "no folder, or a link, where jobs lock GPUs"
+    return os.strerror(error.errno or 0)
 
 
 def _distrust(found: os.stat_result) -> str | None:
@@ -157,7 +156,7 @@ def write_note(descriptor: int, note: dict[str, Any]) -> None:
 
 
 def read_note(folder: Folder, name: str) -> dict[str, Any]:
-    """Return what the holder of a lock wrote; nothing where it wrote none. It is not to be trusted."""
+    """Return what the holder of a lock wrote, nothing where it did not; it is not to be trusted."""
     try:
         descriptor = os.open(name, os.O_RDONLY | FLAGS, dir_fd=folder.descriptor)
         try:

@@ -103,9 +103,13 @@ def test_without_common_locks_they_would_clash(tmp_path):
 
 
 def test_an_exception_frees_the_gpu():
-    with pytest.raises(ZeroDivisionError), leased(job([0])):
-        assert not is_free()
-        1 / 0  # noqa: B018
+    def fail():
+        with leased(job([0])):
+            assert not is_free()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert is_free()
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
@@ -253,9 +257,7 @@ def test_a_folder_of_locks_is_no_link_and_no_open_door(tmp_path, monkeypatch):
         leased(job([0])).__enter__()
     folder.chmod(0o755)
     (folder / "fake-0.lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(
-        OSError, match=r"fake-0.lock: the lock of a GPU cannot be opened \(Too many"
-    ):
+    with pytest.raises(OSError, match=r"fake-0.lock: the lock of a GPU cannot be opened"):
         leased(job([0])).__enter__()
     assert not (tmp_path / "victim").exists()
     if os.geteuid() == 0:
