@@ -1,7 +1,7 @@
-"""A real SLURM on this machine, for tests: `python tests/slurm/cluster.py up [--accounting]`, and `down`.
+"""A real SLURM on this machine, for tests: `python tests/slurm/cluster.py up --accounting`; `down`.
 
-As root, on Debian or Ubuntu; missing packages are installed. Up twice is up, down twice is down, and
-`down` leaves nothing but the packages. Only one at a time: SLURM reads /etc/slurm.
+As root, on Debian or Ubuntu; missing packages are installed. Up twice is up, down twice is down,
+and `down` leaves nothing but the packages. Only one at a time: SLURM reads /etc/slurm.
 """
 
 import argparse

@@ -89,4 +89,5 @@ def forget_the_host() -> None:
     text = HOSTS.read_text() if HOSTS.exists() else ""
     if MARK in text:
         # Written in place: a container's /etc/hosts is mounted, and cannot be replaced.
-        HOSTS.write_text("".join(l for l in text.splitlines(True) if not l.endswith(f"{MARK}\n")))
+        lines = text.splitlines(keepends=True)
+        HOSTS.write_text("".join(line for line in lines if not line.endswith(f"{MARK}\n")))
