@@ -37,9 +37,16 @@ def write_checkpoint(
     path: Path, *, run: str, step: int, tensors: Mapping[str, Tensor], log: Mapping[str, Any]
 ) -> None:
     """Write a checkpoint of the run named `run`."""
-    header = {"run": run, "step": json.dumps(step), "log": json.dumps(log)}
+    # One key, for safetensors writes several in an order of chance.
+    header = {"checkpoint": json.dumps({"run": run, "step": step, "log": log})}
     with growing(path) as partial:
         save_file({name: t.contiguous() for name, t in tensors.items()}, partial, header)
+
+
+def header_of(file: Any) -> dict[str, Any]:
+    """Return `run`, `step` and `log` of an open checkpoint; all None in a file of another kind."""
+    text = (file.metadata() or {}).get("checkpoint")
+    return json.loads(text) if text else {"run": None, "step": None, "log": None}
 
 
 def read_checkpoint(path: Path, *, run: str) -> Checkpoint | None:
@@ -51,11 +58,11 @@ def read_checkpoint(path: Path, *, run: str) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("run") != run:
+            header = header_of(file)
+            if header["run"] != run:
                 logger.info("%s is of another configuration; training starts anew", path)
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable checkpoint ({error}); delete it") from None
-    return Checkpoint(json.loads(header["step"]), tensors, json.loads(header["log"]))
+    return Checkpoint(header["step"], tensors, header["log"])
