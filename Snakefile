@@ -12,6 +12,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/memory.smk"
 include: "rules/common_training.smk"
 include: "rules/common_report.smk"
 include: "rules/common_justify.smk"

@@ -17,7 +17,8 @@ rule prepare_tokenizer:
         "../envs/deepseemoe.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=memory("prepare_tokenizer", 3000),
+        runtime=minutes(120),
     params:
         config=RUN.stage("corpus"),
         model={key: RUN.stage("model")[key] for key in ("source", "name", "revision")},
@@ -46,7 +47,8 @@ rule pack_corpus:
         "../envs/deepseemoe.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=memory("pack_corpus", 3000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("corpus"),
         files=TEXT_FILES,

@@ -22,7 +22,8 @@ rule encode_features:
     threads: 1
     resources:
         **gpu("features"),
-        mem_mb=4000,
+        mem_mb=memory("encode_features", 2000),
+        runtime=minutes(60),
     params:
         format=RUN.features.format,
     message:
@@ -50,7 +51,8 @@ rule collect_examples:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("collect_examples", 2000),
+        runtime=minutes(120),
     params:
         config=RUN.stage("features"),
         seed=RUN.seed,
