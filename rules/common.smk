@@ -49,22 +49,29 @@ def shards(split):
     return [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
 
 
+def of_shards(stage, split, names):
+    """Return the files of some shards of a split, at a stage that has one for each."""
+    return [f"<results>/{{run}}/{stage}/{split}/{shard}.zarr" for shard in names]
+
+
 def corpus_shards(split):
     """Return the token shards of a split."""
-    return expand(
-        "<results>/{{run}}/corpus/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("corpus", split, shards(split))
 
 
 def stores(split):
     """Return the activation stores of a split."""
-    return expand(
-        "<results>/{{run}}/activations/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("activations", split, shards(split))
+
+
+def shard_groups():
+    """Return split, number and shards of each job of activations_grouped.smk."""
+    size = RUN.activations.shards_per_job
+    return [
+        (split, start // size, shards(split)[start : start + size])
+        for split in SPLITS
+        for start in range(0, RUN.corpus.n_shards(split), size)
+    ]
 
 
 def random_model_stores():

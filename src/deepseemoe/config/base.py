@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,9 @@ class Section(BaseModel):
     """A section of the configuration: unknown keys are errors, and nothing changes it once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    only_how: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say how the work is cut up and not what comes out: `params:` go without them."""
 
 
 class ConfigError(ValueError):

@@ -252,7 +252,8 @@ class RunConfig(Section):
 
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
-        return getattr(self, section).model_dump(mode="json")
+        found: Section = getattr(self, section)
+        return found.model_dump(mode="json", exclude=set(found.only_how))
 
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""
