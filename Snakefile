@@ -49,6 +49,7 @@ localrules:
 
 onstart:
     check_key()
+    hold_run()
 
 
 rule all:
