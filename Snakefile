@@ -58,6 +58,7 @@ localrules:
 
 onstart:
     check_key()
+    hold_run()
 
 
 rule all:

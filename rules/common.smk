@@ -11,15 +11,20 @@ from pathlib import Path
 # A bare checkout can lint and dry-run: the configuration imports nothing that Snakemake lacks.
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
+from snakemake.exceptions import WorkflowError
+
 from deepseemoe.config import load_run
 from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.preflight import key_problems
 from deepseemoe.report.names import figure_groups, figure_names
+from deepseemoe.runtime.claim import hold_workflow
 from deepseemoe.runtime.fingerprint import fingerprint
 
 RUN = load_run(config)
+# What <results> stands for; Snakemake fills it in in the paths of rules only.
+RESULTS = Path(workflow.pathvars.apply("<results>"))
 WINDOWS = [str(window) for window in RUN.windows]
 # Where the target `justify` lays its windows; empty where the configuration cannot know the layers.
 JUSTIFIED = plan.justified_layers(RUN)
@@ -138,11 +143,20 @@ def tables():
 
 def check_key():
     """Raise ValueError where descriptions are still to be made and the language model has no key."""
-    folder = Path(RUN.pathvars.get("results", "results"), RUN.name)
+    folder = RESULTS / RUN.name
     made = of_each_dictionary("labels/{dictionary}/{window}/experts.parquet")
     if not all((folder / path).exists() for path in made):
         if problems := list(key_problems(RUN)):
             raise ValueError("; ".join(problems))
+
+
+def hold_run():
+    """End where another workflow makes this run, or it cannot be written; jobs of SLURM are none."""
+    if workflow.is_main_process:
+        try:
+            hold_workflow(RESULTS / RUN.name)
+        except (ValueError, OSError) as error:  # one line, without the way to it
+            raise WorkflowError(str(error)) from None
 
 
 def routing_keys(*keys):
@@ -175,9 +189,8 @@ def stores_of_random_weights():
 
 def compared_files():
     """Return a name for the tables that `compare` reads: where one changes, it compares again."""
-    results = Path(expand("<results>")[0])
     folders = [
-        Path(entry.run) if "/" in entry.run else results / entry.run
+        Path(entry.run) if "/" in entry.run else RESULTS / entry.run
         for entry in RUN.compare.entries
     ]
     stages = ("dictionary", "routing", "experts", "labels")
