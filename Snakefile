@@ -48,7 +48,8 @@ localrules:
 
 
 onstart:
-    check_key()
+    with told():
+        check_start()
 
 
 rule all:
