@@ -22,6 +22,7 @@ from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.labels import LabelsConfig
 from deepseemoe.config.model import ModelConfig
+from deepseemoe.config.rounds import Round, rounds_of
 from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window
 
@@ -273,6 +274,11 @@ class RunConfig(Section):
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""
         return self.dictionaries[name].model_dump(mode="json")
+
+    def rounds(self) -> Sequence[Round]:
+        """Return the rounds of the train split; a single one where the run keeps its stores."""
+        n_shards = self.corpus.n_shards("train")
+        return rounds_of(n_shards, self.batches.round_shards or n_shards)
 
     def imported_folders(self) -> list[str]:
         """Return the folders of all imported dictionaries, on all windows."""

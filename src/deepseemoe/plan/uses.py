@@ -76,7 +76,8 @@ def _training(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> Iter
         pool = Share("pool", pool_bytes(run, shapes))
         yield from _live(run, network, (*_trainers(shapes), pool))
     else:
-        rule = "train_together" if run.batches.rules == "together" else "train_dictionary"
+        rules = {"together": "train_together", "rounds": "train_round"}
+        rule = rules.get(run.batches.rules, "train_dictionary")
         job = max(grouped(run, d_model=network.d_model), key=group_bytes)
         names = names_of(run, "dictionary")
         for name in names:
