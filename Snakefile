@@ -57,8 +57,9 @@ localrules:
 
 
 onstart:
-    check_key()
-    hold_run()
+    with told():
+        check_start()
+        hold_run()
 
 
 rule all:

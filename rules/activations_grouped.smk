@@ -24,7 +24,8 @@ for split, number, members in shard_groups():
         threads: 1
         resources:
             **gpu("activations"),
-            mem_mb=8000,
+            mem_mb=memory("cache_activations", 3000),
+            runtime=minutes(240),
         params:
             config=RUN.stage("activations"),
             sites=RUN.sites(),

@@ -6,23 +6,41 @@ and how large a dictionary is trained, as trained-F256-k8), seed, weights (train
 """
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+
+from snakemake.logging import logger
 
 # A bare checkout can lint and dry-run: the configuration imports nothing that Snakemake lacks.
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
-from snakemake.exceptions import WorkflowError
-
 from deepseemoe.config import load_run
+from deepseemoe.config.files import read_file
 from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
-from deepseemoe.preflight import key_problems
+from deepseemoe.preflight import problems
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.claim import hold_workflow
 from deepseemoe.runtime.fingerprint import fingerprint
 
-RUN = load_run(config)
+
+@contextmanager
+def told():
+    """End with what is wrong, without the places in the code where it was found."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        logger.error(str(error))
+        sys.exit(1)
+
+
+with told():
+    if workflow.is_main_process:
+        # Snakemake takes the later of two equal keys without a word.
+        for file in workflow.configfiles:
+            read_file(Path(file))
+    RUN = load_run(config)
 # What <results> stands for; Snakemake fills it in in the paths of rules only.
 RESULTS = Path(workflow.pathvars.apply("<results>"))
 WINDOWS = [str(window) for window in RUN.windows]
@@ -141,22 +159,17 @@ def tables():
     return expand(of_all, run=RUN.name)
 
 
-def check_key():
-    """Raise ValueError where descriptions are still to be made and the language model has no key."""
-    folder = RESULTS / RUN.name
-    made = of_each_dictionary("labels/{dictionary}/{window}/experts.parquet")
-    if not all((folder / path).exists() for path in made):
-        if problems := list(key_problems(RUN)):
-            raise ValueError("; ".join(problems))
+def check_start():
+    """Raise ValueError with a line for each thing that the jobs to come need and do not find."""
+    waiting = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    if found := problems(RUN, waiting):
+        raise ValueError("\n".join(found))
 
 
 def hold_run():
-    """End where another workflow makes this run, or it cannot be written; jobs of SLURM are none."""
+    """Raise ValueError where another workflow makes this run, OSError where it cannot be written."""
     if workflow.is_main_process:
-        try:
-            hold_workflow(RESULTS / RUN.name)
-        except (ValueError, OSError) as error:  # one line, without the way to it
-            raise WorkflowError(str(error)) from None
+        hold_workflow(RESULTS / RUN.name)
 
 
 def routing_keys(*keys):
