@@ -224,13 +224,6 @@ def compared_files():
     return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
 
 
-def gpu(*stages):
-    """Return the resources of a job that does these stages: its GPUs, all of one node."""
-    n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
-    # Two GPUs may be granted on two nodes, where one process cannot use them.
-    return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
-
-
 def n_layers_read():
     """Return how many first layers capture loads; None where it runs the model to its end."""
     return RUN.n_layers_read() if RUN.activations.routing == "needed" else None
