@@ -13,12 +13,21 @@ report: "workflow/report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/gpus.smk"
+include: "rules/memory.smk"
 include: "rules/common_training.smk"
 include: "rules/common_report.smk"
 include: "rules/common_justify.smk"
 include: "rules/corpus.smk"
 include: "rules/model.smk"
-include: "rules/activations.smk"
+
+
+if RUN.activations.shards_per_job > 1:
+
+    include: "rules/activations_grouped.smk"
+
+else:
+
+    include: "rules/activations.smk"
 
 
 if trained():
@@ -49,8 +58,10 @@ localrules:
 
 
 onstart:
-    check_key()
-    check_gpus()
+    with told():
+        check_start()
+        check_gpus()
+        hold_run()
 
 
 rule all:

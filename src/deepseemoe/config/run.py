@@ -1,9 +1,10 @@
 """The run: its name, its windows of layers, its dictionaries, and one section for each stage."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
@@ -22,9 +23,12 @@ from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.labels import LabelsConfig
 from deepseemoe.config.model import ModelConfig
+from deepseemoe.config.rounds import Round, rounds_of
 from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window
 
+PATHVARS = ("results", "logs", "benchmarks", "resources", "reports", "stats", "temp")
+"""Folders that Snakemake lets a configuration place; ours are the first three."""
 DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
@@ -63,6 +67,20 @@ class RunConfig(Section):
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."
     )
+
+    @field_validator("pathvars")
+    @classmethod
+    def _are_paths(cls, pathvars: dict[str, str]) -> dict[str, str]:
+        for name, path in pathvars.items():
+            if name not in PATHVARS:
+                near = get_close_matches(name, PATHVARS, n=1)
+                told = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{name} is none of {', '.join(PATHVARS)}{told}")
+            if not path.strip() or set(path) & {*"{}<>*?[]\0\n"}:
+                raise ValueError(
+                    f"{name}: {path!r} is no folder; write one, as {name}: /disk/{name}"
+                )
+        return pathvars
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "RunConfig":
@@ -207,11 +225,17 @@ class RunConfig(Section):
 
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
-        return getattr(self, section).model_dump(mode="json")
+        found: Section = getattr(self, section)
+        return found.model_dump(mode="json", exclude=set(found.only_how))
 
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""
         return self.dictionaries[name].model_dump(mode="json")
+
+    def rounds(self) -> Sequence[Round]:
+        """Return the rounds of the train split; a single one where the run keeps its stores."""
+        n_shards = self.corpus.n_shards("train")
+        return rounds_of(n_shards, self.batches.round_shards or n_shards)
 
     def imported_folders(self) -> list[str]:
         """Return the folders of all imported dictionaries, on all windows."""
