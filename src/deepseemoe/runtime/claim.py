@@ -1,11 +1,11 @@
 """One process at a time makes an output, and one workflow at a time a run, whoever started them.
 
-Snakemake's own lock is of one working directory, stays after kill -9, and does not know of jobs that
-outlive it. These are locks of the kernel on bytes of two files, `<results>/{run}/.locks/jobs` and
-`workflow`: they end with the process that holds them, however it ends, and no child holds them, so
-that a killed job never blocks its successor. Files are never removed: to remove one that another
-process is about to lock lets two in. Who holds a lock stands in the file, and is wiped when it is let
-go, so that finished runs are equal to the byte. On a file system without locks nothing is held.
+Snakemake's own lock is of one working directory, stays after kill -9, and does not know of jobs
+that outlive it. These are locks of the kernel on bytes of two files, `<results>/{run}/.locks/jobs`
+and `workflow`: they end with the process that holds them, however it ends, and no child holds them,
+so that a killed job never blocks its successor. Files are never removed: to remove one that another
+process is about to lock lets two in. Who holds a lock stands in the file, and is wiped when it is
+let go, so that finished runs are equal to the byte. On a file system without locks nothing is held.
 
 Standard library only: the Snakefile asks for it.
 """
@@ -234,6 +234,6 @@ def _check_workflow(folder: Path) -> None:
         file.close()
     if current is not None and str(current) != own:
         raise ValueError(
-            f"{folder}: the workflow that started this job has ended ({own}), and another has taken "
-            "over; nothing is done"
+            f"{folder}: the workflow that started this job has ended ({own}), and another has "
+            "taken over; nothing is done"
         )

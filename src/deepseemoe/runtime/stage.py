@@ -4,11 +4,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from deepseemoe.runtime.claim import claimed
+from deepseemoe.runtime import checksums
+from deepseemoe.runtime.claim import claimed, run_folder
 from deepseemoe.runtime.devices import check_devices
 from deepseemoe.runtime.memory import out_of_memory
 
@@ -30,7 +32,7 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     try:
         with claimed(job) as is_needed:
             if is_needed:
-                main(job)
+                _make(main, job)
     except (ValueError, OSError, SafetensorError) as error:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)
@@ -41,6 +43,19 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
         if told:
             logger.debug("where it happened:", exc_info=True)
         sys.exit(1)
+
+
+def _make(main: Callable[[Any], None], job: Any) -> None:
+    """Call `main(job)` on inputs that are as they were written, and note what it wrote."""
+    folder = run_folder(job)
+    if folder is None:
+        main(job)
+        return
+    outputs = [Path(str(path)) for path in job.output]
+    checksums.check(folder, [Path(str(path)) for path in job.input])
+    checksums.forget(folder, outputs)
+    main(job)
+    checksums.write(folder, outputs)
 
 
 def devices(job: Any) -> tuple[str, ...]:
