@@ -52,6 +52,10 @@ onstart:
     check_key()
 
 
+onerror:
+    tell_endings(log)
+
+
 rule all:
     """Everything of the run, down to its report."""
     default_target: True

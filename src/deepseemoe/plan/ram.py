@@ -195,7 +195,7 @@ _RULES: dict[str, Callable[[_Parts], float]] = {
 _STORES = ("cache_layers", "cache_random_model", "cache_round")
 _RULES |= dict.fromkeys(_STORES, _RULES["cache_activations"])
 _RULES |= dict.fromkeys(("train_arm", "measure_stability"), _RULES["train_dictionary"])
-_RULES |= dict.fromkeys(("train_round", "finish_rounds"), _RULES["train_together"])
+_RULES["train_round"] = _RULES["train_together"]
 _RULES["evaluate_arms"] = _RULES["evaluate_dictionary"]
 
 
