@@ -18,7 +18,15 @@ include: "rules/common_report.smk"
 include: "rules/common_justify.smk"
 include: "rules/corpus.smk"
 include: "rules/model.smk"
-include: "rules/activations.smk"
+
+
+if RUN.activations.shards_per_job > 1:
+
+    include: "rules/activations_grouped.smk"
+
+else:
+
+    include: "rules/activations.smk"
 
 
 if trained():
@@ -49,7 +57,9 @@ localrules:
 
 
 onstart:
-    check_key()
+    with told():
+        check_start()
+        hold_run()
 
 
 onerror:

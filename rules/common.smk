@@ -6,20 +6,43 @@ and how large a dictionary is trained, as trained-F256-k8), seed, weights (train
 """
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+
+from snakemake.logging import logger
 
 # A bare checkout can lint and dry-run: the configuration imports nothing that Snakemake lacks.
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
 from deepseemoe.config import load_run
+from deepseemoe.config.files import read_file
 from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
-from deepseemoe.preflight import key_problems
+from deepseemoe.preflight import problems
 from deepseemoe.report.names import figure_groups, figure_names
+from deepseemoe.runtime.claim import hold_workflow
 from deepseemoe.runtime.fingerprint import fingerprint
 
-RUN = load_run(config)
+
+@contextmanager
+def told():
+    """End with what is wrong, without the places in the code where it was found."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        logger.error(str(error))
+        sys.exit(1)
+
+
+with told():
+    if workflow.is_main_process:
+        # Snakemake takes the later of two equal keys without a word.
+        for file in workflow.configfiles:
+            read_file(Path(file))
+    RUN = load_run(config)
+# What <results> stands for; Snakemake fills it in in the paths of rules only.
+RESULTS = Path(workflow.pathvars.apply("<results>"))
 WINDOWS = [str(window) for window in RUN.windows]
 # Where the target `justify` lays its windows; empty where the configuration cannot know the layers.
 JUSTIFIED = plan.justified_layers(RUN)
@@ -49,22 +72,29 @@ def shards(split):
     return [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
 
 
+def of_shards(stage, split, names):
+    """Return the files of some shards of a split, at a stage that has one for each."""
+    return [f"<results>/{{run}}/{stage}/{split}/{shard}.zarr" for shard in names]
+
+
 def corpus_shards(split):
     """Return the token shards of a split."""
-    return expand(
-        "<results>/{{run}}/corpus/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("corpus", split, shards(split))
 
 
 def stores(split):
     """Return the activation stores of a split."""
-    return expand(
-        "<results>/{{run}}/activations/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("activations", split, shards(split))
+
+
+def shard_groups():
+    """Return split, number and shards of each job of activations_grouped.smk."""
+    size = RUN.activations.shards_per_job
+    return [
+        (split, start // size, shards(split)[start : start + size])
+        for split in SPLITS
+        for start in range(0, RUN.corpus.n_shards(split), size)
+    ]
 
 
 def random_model_stores():
@@ -129,13 +159,17 @@ def tables():
     return expand(of_all, run=RUN.name)
 
 
-def check_key():
-    """Raise ValueError where descriptions are still to be made and the language model has no key."""
-    folder = Path(RUN.pathvars.get("results", "results"), RUN.name)
-    made = of_each_dictionary("labels/{dictionary}/{window}/experts.parquet")
-    if not all((folder / path).exists() for path in made):
-        if problems := list(key_problems(RUN)):
-            raise ValueError("; ".join(problems))
+def check_start():
+    """Raise ValueError with a line for each thing that the jobs to come need and do not find."""
+    waiting = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    if found := problems(RUN, waiting):
+        raise ValueError("\n".join(found))
+
+
+def hold_run():
+    """Raise ValueError where another workflow makes this run, OSError where it cannot be written."""
+    if workflow.is_main_process:
+        hold_workflow(RESULTS / RUN.name)
 
 
 def routing_keys(*keys):
@@ -168,9 +202,8 @@ def stores_of_random_weights():
 
 def compared_files():
     """Return a name for the tables that `compare` reads: where one changes, it compares again."""
-    results = Path(expand("<results>")[0])
     folders = [
-        Path(entry.run) if "/" in entry.run else results / entry.run
+        Path(entry.run) if "/" in entry.run else RESULTS / entry.run
         for entry in RUN.compare.entries
     ]
     stages = ("dictionary", "routing", "experts", "labels")

@@ -6,17 +6,17 @@ Out: <results>/{run}/features/{dictionary}/{window}
 
 
 rule encode_features:
-    """Encode one shard of the test split into sparse feature activations."""
+    """Encode the test split into sparse feature activations, shard by shard."""
     input:
         weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
         config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
-        store="<results>/{run}/activations/test/{shard}.zarr",
+        stores=stores("test"),
     output:
-        directory("<results>/{run}/features/{dictionary}/{window}/{shard}.zarr"),
+        directory(feature_shards()),
     log:
-        "<logs>/{run}/encode_features/{dictionary}-{window}-{shard}.log",
+        "<logs>/{run}/encode_features/{dictionary}-{window}.log",
     benchmark:
-        "<benchmarks>/{run}/encode_features/{dictionary}-{window}-{shard}.tsv"
+        "<benchmarks>/{run}/encode_features/{dictionary}-{window}.tsv"
     conda:
         "../envs/deepseemoe.yaml"
     threads: 1
@@ -27,7 +27,7 @@ rule encode_features:
     params:
         format=RUN.features.format,
     message:
-        "Encoding test shard {wildcards.shard} with {wildcards.dictionary} on {wildcards.window}"
+        "Encoding the test split with {wildcards.dictionary} on {wildcards.window}"
     script:
         "../workflow/scripts/encode_features.py"
 

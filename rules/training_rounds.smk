@@ -85,8 +85,8 @@ rule cache_round:
     threads: 1
     resources:
         **gpu("activations"),
-        mem_mb=memory("cache_round", 3000),
-        runtime=minutes(720),
+        mem_mb=memory("cache_activations", 3000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("activations"),
         sites=RUN.sites(),
@@ -124,7 +124,7 @@ for number, group in enumerate(groups()):
             threads: 1
             resources:
                 **gpu("dictionary"),
-                mem_mb=memory("train_round", 3000),
+                mem_mb=memory("train_together", 3000),
                 runtime=minutes(720),
             params:
                 members=[(name, str(window)) for name, window in group],
@@ -158,7 +158,7 @@ for number, group in enumerate(groups()):
         threads: 1
         resources:
             **gpu("dictionary"),
-            mem_mb=memory("train_round", 3000),
+            mem_mb=memory("train_together", 3000),
             runtime=minutes(720),
         params:
             members=[(name, str(window)) for name, window in group],

@@ -1,9 +1,10 @@
 """The run: its name, its windows of layers, its dictionaries, and one section for each stage."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
@@ -27,6 +28,8 @@ from deepseemoe.names import Site, Window
 
 Device = Literal["cpu", "cuda"]
 Devices = Device | Annotated[int, Field(ge=1)]
+PATHVARS = ("results", "logs", "benchmarks", "resources", "reports", "stats", "temp")
+"""Folders that Snakemake lets a configuration place; ours are the first three."""
 DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
@@ -108,6 +111,20 @@ class RunConfig(Section):
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."
     )
+
+    @field_validator("pathvars")
+    @classmethod
+    def _are_paths(cls, pathvars: dict[str, str]) -> dict[str, str]:
+        for name, path in pathvars.items():
+            if name not in PATHVARS:
+                near = get_close_matches(name, PATHVARS, n=1)
+                told = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{name} is none of {', '.join(PATHVARS)}{told}")
+            if not path.strip() or set(path) & {*"{}<>*?[]\0\n"}:
+                raise ValueError(
+                    f"{name}: {path!r} is no folder; write one, as {name}: /disk/{name}"
+                )
+        return pathvars
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "RunConfig":
@@ -252,7 +269,8 @@ class RunConfig(Section):
 
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
-        return getattr(self, section).model_dump(mode="json")
+        found: Section = getattr(self, section)
+        return found.model_dump(mode="json", exclude=set(found.only_how))
 
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from deepseemoe.runtime.claim import claimed
 from deepseemoe.runtime.devices import check_devices
 from deepseemoe.runtime.memory import out_of_memory
 
@@ -27,7 +28,9 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     logging.basicConfig(level="INFO", format=LINE, handlers=_handlers(job), force=True)
     logger.setLevel("DEBUG")
     try:
-        main(job)
+        with claimed(job) as is_needed:
+            if is_needed:
+                main(job)
     except (ValueError, OSError, SafetensorError) as error:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)

@@ -17,6 +17,7 @@ def problems_of(folder, **changes) -> list[str]:
 
 def saved(folder, family="olmoe", **changes):
     tiny_config(family, **changes).save_pretrained(folder)
+    (folder / "model.safetensors").touch()  # there, and not looked into
     return folder
 
 

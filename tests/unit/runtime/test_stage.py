@@ -16,7 +16,8 @@ from deepseemoe.runtime.stage import device, devices, run_stage
 def job(tmp_path, monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
-    yield SimpleNamespace(log=[str(tmp_path / "log")], rule="pack_corpus", threads=1, resources={})
+    log = [str(tmp_path / "log")]
+    yield SimpleNamespace(log=log, rule="pack_corpus", threads=1, resources={}, output=[])
     for handler in logging.getLogger().handlers[:]:
         if isinstance(handler, logging.FileHandler):
             handler.close()
