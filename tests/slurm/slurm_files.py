@@ -117,7 +117,7 @@ def _slurm(folder: Path, accounting: bool) -> str:
         )
     nodes = "".join(
         f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={FIRST_NODE_PORT + number}"
-        f" CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:h100:{GPUS} State=UNKNOWN\n"
+        f" CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:h100:{GPUS} Weight={number + 1}\n"
         for number, node in enumerate(NODES)
     )
     return _filled(SLURM, folder) + storage + nodes + PARTITIONS

@@ -14,7 +14,7 @@ _JOB = re.compile(r"^ {4}external_jobid: (\S+)")
 _LOG = re.compile(r"^ {4}log: (.*?/(\d+)(?:_\d+)?\.log)(?: \(check|,|$)")
 _OWN = re.compile(r"ERROR deepseemoe\.runtime\.stage: (rule .*)")
 _LEAST = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)")
-_MEMORY = re.compile(r"oom[-_ ]kill|out of memory|exceeded job memory limit", re.IGNORECASE)
+_MEMORY = re.compile(r"oom[-_ ]kill|out of memory|exceeded (?:job )?memory limit", re.IGNORECASE)
 
 
 def endings(log: Path) -> list[str]:
