@@ -12,6 +12,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/gpus.smk"
 include: "rules/memory.smk"
 include: "rules/common_training.smk"
 include: "rules/common_report.smk"
@@ -59,6 +60,7 @@ localrules:
 onstart:
     with told():
         check_start()
+        check_gpus()
         hold_run()
 
 

@@ -11,14 +11,14 @@ for split, number, members in shard_groups():
         name:
             f"cache_activations_{split}_{number:04d}"
         input:
-            tokens=of_shards("corpus", split, members),
-            model=model_folder(),
+            tokens=in_this_run(of_shards("corpus", split, members)),
+            model=in_this_run(model_folder()),
         output:
-            directory(of_shards("activations", split, members)),
+            directory(in_this_run(of_shards("activations", split, members))),
         log:
-            f"<logs>/{{run}}/cache_activations/{split}-{members[0]}-{members[-1]}.log",
+            f"<logs>/{RUN.name}/cache_activations/{split}-{members[0]}-{members[-1]}.log",
         benchmark:
-            f"<benchmarks>/{{run}}/cache_activations/{split}-{members[0]}-{members[-1]}.tsv"
+            f"<benchmarks>/{RUN.name}/cache_activations/{split}-{members[0]}-{members[-1]}.tsv"
         conda:
             "../envs/deepseemoe.yaml"
         threads: 1

@@ -67,9 +67,26 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+SHARDS = {
+    split: [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
+    for split in SPLITS
+}
+
+
 def shards(split):
     """Return the names of the shards of a split."""
-    return [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
+    return SHARDS[split]
+
+
+def in_this_run(pattern):
+    """Return paths with the run's name in place of its wildcard, for a rule of many outputs.
+
+    Snakemake asks for each file every output whose beginning, up to a wildcard, fits: thousands that
+    begin with the wildcard `run` would be asked for all files of the run.
+    """
+    if isinstance(pattern, str):
+        return pattern.replace("{run}", RUN.name)
+    return [in_this_run(one) for one in pattern]
 
 
 def of_shards(stage, split, names):
@@ -91,9 +108,9 @@ def shard_groups():
     """Return split, number and shards of each job of activations_grouped.smk."""
     size = RUN.activations.shards_per_job
     return [
-        (split, start // size, shards(split)[start : start + size])
-        for split in SPLITS
-        for start in range(0, RUN.corpus.n_shards(split), size)
+        (split, start // size, names[start : start + size])
+        for split, names in SHARDS.items()
+        for start in range(0, len(names), size)
     ]
 
 
@@ -108,11 +125,8 @@ def random_model_stores():
 
 def feature_shards():
     """Return the sparse features of the test split, for one dictionary and window."""
-    return expand(
-        "<results>/{run}/features/{dictionary}/{window}/{shard}.zarr",
-        shard=shards("test"),
-        allow_missing=True,
-    )
+    folder = "<results>/{run}/features/{dictionary}/{window}"
+    return [f"{folder}/{shard}.zarr" for shard in shards("test")]
 
 
 def model_folder():
@@ -208,13 +222,6 @@ def compared_files():
     ]
     stages = ("dictionary", "routing", "experts", "labels")
     return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
-
-
-def gpu(*stages):
-    """Return the resources of a job that does these stages: its GPUs, all of one node."""
-    n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
-    # Two GPUs may be granted on two nodes, where one process cannot use them.
-    return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
 
 
 def n_layers_read():

@@ -8,15 +8,19 @@ Out: <results>/{run}/features/{dictionary}/{window}
 rule encode_features:
     """Encode the test split into sparse feature activations, shard by shard."""
     input:
-        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
-        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
-        stores=stores("test"),
+        weights=in_this_run(
+            "<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors"
+        ),
+        config=in_this_run(
+            "<results>/{run}/dictionary/{dictionary}/{window}/config.json"
+        ),
+        stores=in_this_run(stores("test")),
     output:
-        directory(feature_shards()),
+        directory(in_this_run(feature_shards())),
     log:
-        "<logs>/{run}/encode_features/{dictionary}-{window}.log",
+        in_this_run("<logs>/{run}/encode_features/{dictionary}-{window}.log"),
     benchmark:
-        "<benchmarks>/{run}/encode_features/{dictionary}-{window}.tsv"
+        in_this_run("<benchmarks>/{run}/encode_features/{dictionary}-{window}.tsv")
     conda:
         "../envs/deepseemoe.yaml"
     threads: 1

@@ -88,7 +88,7 @@ rule train_arm:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        **gpu("dictionary"),
+        **gpu("dictionary", most=1),
         mem_mb=memory("train_arm", 2000),
         runtime=minutes(720),
     params:

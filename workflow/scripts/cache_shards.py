@@ -17,6 +17,7 @@ def main(job: "Snakemake") -> None:
     from deepseemoe.model.loading import load_model
 
     stores = [Path(store) for store in job.output]
+    split = stores[0].parent
     model = load_model(
         ModelConfig.model_validate(job.params.model),
         Path(job.input.model[0]) if job.input.model else None,
@@ -31,10 +32,10 @@ def main(job: "Snakemake") -> None:
         config=ActivationsConfig.model_validate(job.params.config),
         model=model,
         sites=job.params.sites,
-        split=stores[0].parent.name,
+        split=split.name,
         seed=job.params.seed,
         manifest={
-            "run": job.wildcards.run,
+            "run": split.parents[1].name,
             "model": job.params.model,
             "n_experts": model.n_experts,
             "seed": job.params.seed,

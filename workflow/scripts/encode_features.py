@@ -14,12 +14,13 @@ def main(job: "Snakemake") -> None:
 
     from deepseemoe.features.shards import encode_shards
 
+    outputs = [Path(output) for output in job.output]
     encode_shards(
         dictionary=Path(job.input.weights).parent,
         stores=[Path(store) for store in job.input.stores],
-        outputs=[Path(output) for output in job.output],
+        outputs=outputs,
         device=device(job),
-        manifest={"run": job.wildcards.run, "dictionary": job.wildcards.dictionary},
+        manifest={"run": outputs[0].parents[3].name, "dictionary": job.wildcards.dictionary},
     )
 
 

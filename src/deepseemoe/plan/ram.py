@@ -202,6 +202,7 @@ class Ram:
 
     def __init__(self, run: RunConfig) -> None:
         self._run = run
+        self._found: dict[str, int] = {}
 
     @cached_property
     def _parts(self) -> _Parts:
@@ -209,8 +210,11 @@ class Ram:
 
     def of(self, rule: str) -> int:
         """Return what a job of a rule takes, a quarter more than its parts; 0 for other rules."""
-        if rule not in _RULES:
-            return 0
+        if rule not in self._found:  # a rule may have thousands of jobs
+            self._found[rule] = self._mb(rule) if rule in _RULES else 0
+        return self._found[rule]
+
+    def _mb(self, rule: str) -> int:
         on_gpu = any(map(self._run.devices.on_gpu, self._run.devices.stages))
         base = BASE_MB + CUDA_MB * on_gpu
         return int(base + 1.25 * _RULES[rule](self._parts) / MB)
