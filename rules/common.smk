@@ -6,23 +6,41 @@ and how large a dictionary is trained, as trained-F256-k8), seed, weights (train
 """
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+
+from snakemake.logging import logger
 
 # A bare checkout can lint and dry-run: the configuration imports nothing that Snakemake lacks.
 sys.path.insert(0, str(Path(workflow.current_basedir.path).parent / "src"))
 
-from snakemake.exceptions import WorkflowError
-
 from deepseemoe.config import load_run
+from deepseemoe.config.files import read_file
 from deepseemoe.config.groups import at_most, groups_of
 from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
-from deepseemoe.preflight import key_problems
+from deepseemoe.preflight import problems
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.claim import hold_workflow
 from deepseemoe.runtime.fingerprint import fingerprint
 
-RUN = load_run(config)
+
+@contextmanager
+def told():
+    """End with what is wrong, without the places in the code where it was found."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        logger.error(str(error))
+        sys.exit(1)
+
+
+with told():
+    if workflow.is_main_process:
+        # Snakemake takes the later of two equal keys without a word.
+        for file in workflow.configfiles:
+            read_file(Path(file))
+    RUN = load_run(config)
 # What <results> stands for; Snakemake fills it in in the paths of rules only.
 RESULTS = Path(workflow.pathvars.apply("<results>"))
 WINDOWS = [str(window) for window in RUN.windows]
@@ -49,27 +67,51 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+SHARDS = {
+    split: [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
+    for split in SPLITS
+}
+
+
 def shards(split):
     """Return the names of the shards of a split."""
-    return [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
+    return SHARDS[split]
+
+
+def in_this_run(pattern):
+    """Return paths with the run's name in place of its wildcard, for a rule of many outputs.
+
+    Snakemake asks for each file every output whose beginning, up to a wildcard, fits: thousands that
+    begin with the wildcard `run` would be asked for all files of the run.
+    """
+    if isinstance(pattern, str):
+        return pattern.replace("{run}", RUN.name)
+    return [in_this_run(one) for one in pattern]
+
+
+def of_shards(stage, split, names):
+    """Return the files of some shards of a split, at a stage that has one for each."""
+    return [f"<results>/{{run}}/{stage}/{split}/{shard}.zarr" for shard in names]
 
 
 def corpus_shards(split):
     """Return the token shards of a split."""
-    return expand(
-        "<results>/{{run}}/corpus/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("corpus", split, shards(split))
 
 
 def stores(split):
     """Return the activation stores of a split."""
-    return expand(
-        "<results>/{{run}}/activations/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("activations", split, shards(split))
+
+
+def shard_groups():
+    """Return split, number and shards of each job of activations_grouped.smk."""
+    size = RUN.activations.shards_per_job
+    return [
+        (split, start // size, names[start : start + size])
+        for split, names in SHARDS.items()
+        for start in range(0, len(names), size)
+    ]
 
 
 def random_model_stores():
@@ -83,11 +125,8 @@ def random_model_stores():
 
 def feature_shards():
     """Return the sparse features of the test split, for one dictionary and window."""
-    return expand(
-        "<results>/{run}/features/{dictionary}/{window}/{shard}.zarr",
-        shard=shards("test"),
-        allow_missing=True,
-    )
+    folder = "<results>/{run}/features/{dictionary}/{window}"
+    return [f"{folder}/{shard}.zarr" for shard in shards("test")]
 
 
 def model_folder():
@@ -134,22 +173,17 @@ def tables():
     return expand(of_all, run=RUN.name)
 
 
-def check_key():
-    """Raise ValueError where descriptions are still to be made and the language model has no key."""
-    folder = RESULTS / RUN.name
-    made = of_each_dictionary("labels/{dictionary}/{window}/experts.parquet")
-    if not all((folder / path).exists() for path in made):
-        if problems := list(key_problems(RUN)):
-            raise ValueError("; ".join(problems))
+def check_start():
+    """Raise ValueError with a line for each thing that the jobs to come need and do not find."""
+    waiting = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    if found := problems(RUN, waiting):
+        raise ValueError("\n".join(found))
 
 
 def hold_run():
-    """End where another workflow makes this run, or it cannot be written; jobs of SLURM are none."""
+    """Raise ValueError where another workflow makes this run, OSError where it cannot be written."""
     if workflow.is_main_process:
-        try:
-            hold_workflow(RESULTS / RUN.name)
-        except (ValueError, OSError) as error:  # one line, without the way to it
-            raise WorkflowError(str(error)) from None
+        hold_workflow(RESULTS / RUN.name)
 
 
 def routing_keys(*keys):
@@ -188,13 +222,6 @@ def compared_files():
     ]
     stages = ("dictionary", "routing", "experts", "labels")
     return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
-
-
-def gpu(*stages):
-    """Return the resources of a job that does these stages: its GPUs, all of one node."""
-    n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
-    # Two GPUs may be granted on two nodes, where one process cannot use them.
-    return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
 
 
 def n_layers_read():

@@ -33,9 +33,10 @@ def justified_dictionaries(wildcards):
 
 
 def justification(wildcards):
-    """Return what the target `justify` makes; raise ValueError where its configuration forbids it."""
-    if problems := list(plan.plan_problems(RUN)):
-        raise ValueError("; ".join(problems))
+    """Return what the target `justify` makes; end where its configuration forbids it."""
+    with told():
+        if found := list(plan.plan_problems(RUN)):
+            raise ValueError("\n".join(found))
     files = ("table.parquet", "finding.json", "figure.svg", "page.html")
     return [f"<results>/{RUN.name}/justify/{file}" for file in files]
 

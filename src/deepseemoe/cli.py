@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deepseemoe.config import ConfigError, load_run
+from deepseemoe.config import load_run
+from deepseemoe.config.files import merged
 from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, schema_text
 from deepseemoe.interop.command import add_export, add_import, run_export, run_import
 from deepseemoe.plan.command import add_plan, run_plan
@@ -44,24 +45,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def merged_config(files: Sequence[Path], default: Path = DEFAULT_CONFIG) -> dict[str, Any]:
     """Return the configuration as Snakemake merges it: the default file first, then `files`."""
-    config: dict[str, Any] = {}
-    for file in [default] * default.is_file() + list(files):
-        try:
-            raw = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(raw, Mapping):
-            raise ConfigError(f"{file} holds a {type(raw).__name__}; expected keys and values")
-        _update(config, raw)
-    return config
-
-
-def _update(into: dict[str, Any], new: Mapping[str, Any]) -> None:
-    for key, value in new.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _update(into[key], value)
-        else:
-            into[key] = value
+    return merged([default] * default.is_file() + list(files))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,14 +72,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from deepseemoe.preflight import problems
+    from deepseemoe.preflight import problems, remarks
 
     run = load_run(merged_config(options.configfile))
     found = problems(run)
     if not options.quiet:
         print(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    for problem in found:
-        print(f"deepseemoe check: {problem}", file=sys.stderr)
+    for line in (*(f"warning: {remark}" for remark in remarks(run)), *found):
+        print(f"deepseemoe check: {line}", file=sys.stderr)
     return 1 if found else 0
 
 

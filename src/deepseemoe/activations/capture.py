@@ -39,11 +39,13 @@ def cache_activations(
     shard: int | str,
     seed: int,
     manifest: Mapping[str, Any],
+    progress: Progress | None = None,
 ) -> None:
     """Write the activation store of the corpus shard at `tokens` to `store`, whole or not at all.
 
     It holds `sites` and the routing of every MoE layer. The same seed gives the same bytes, however
-    large the batches are, as far as the model itself does. Raises ValueError where a site is none
+    large the batches are, as far as the model itself does. `progress` is told of each batch; one of
+    this shard alone is made where none is given. Raises ValueError where a site is none
     of the model's, or an activation is not finite; OSError where the disk is full.
     """
     text = read_shard(tokens)
@@ -59,7 +61,8 @@ def cache_activations(
         shard=int(shard),
         manifest=manifest,
     ) as writer:
-        progress = Progress(f"activations of {split}/{tokens.stem}", text.token_ids_SN.size)
+        if progress is None:
+            progress = Progress(f"activations of {split}/{tokens.stem}", text.token_ids_SN.size)
         with model.record([spec.name for spec in arrays], stop=True) as recorded:
             for part in _forward(model, text, config.batch_sequences):
                 n_tokens = text.token_ids_SN[part].size

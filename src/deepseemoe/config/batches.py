@@ -28,13 +28,27 @@ class BatchesConfig(Section):
         "devices.gpu_gib, one where dictionaries train on CPUs. Results are the same to the bit.",
     )
 
+    round_shards: int | None = Field(
+        None,
+        ge=1,
+        description="Shards of the train split that `cache` holds as one round. Rounds are "
+        "captured, trained on and removed one after the other, and no more than two are on the "
+        "disk; empty keeps all stores.",
+    )
+
     @property
     def rules(self) -> str:
         """Return which rules train the dictionaries: rules/training_*.smk."""
-        return "together" if self.source == "cache" and self.together != 1 else self.source
+        if self.source == "live":
+            return "live"
+        if self.round_shards is not None:
+            return "rounds"
+        return "cache" if self.together == 1 else "together"
 
     @model_validator(mode="after")
     def _live_is_together(self) -> "BatchesConfig":
         if self.source == "live" and self.together != 1:
             raise ValueError("together: source live trains all dictionaries in one job; leave it 1")
+        if self.source == "live" and self.round_shards is not None:
+            raise ValueError("round_shards: source live writes no train stores; leave it out")
         return self

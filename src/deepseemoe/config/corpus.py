@@ -31,6 +31,15 @@ class FilterConfig(Section):
         None, gt=0, description="Read at most this many documents, kept or not; empty reads on."
     )
 
+    @model_validator(mode="after")
+    def _keeps_something(self) -> "FilterConfig":
+        if isinstance(self.max_chars, int) and self.max_chars < self.min_chars:
+            raise ValueError(
+                f"max_chars {self.max_chars} is less than min_chars {self.min_chars}, which no "
+                "document is; raise the one or lower the other"
+            )
+        return self
+
 
 class SplitConfig(Section):
     """Tokens of each split; a document belongs to one split only, by the hash of its text."""
@@ -101,6 +110,10 @@ class CorpusConfig(Section):
         """Expand `~` and `$VARIABLES` here: another folder is another configuration."""
         expanded = tuple(os.path.expandvars(os.path.expanduser(path)) for path in paths)
         for path in expanded:
+            if not path.strip():
+                raise ValueError("holds an empty path; name a file, a folder or a glob")
+            if "\0" in path:
+                raise ValueError("holds a path with a NUL in it; write the path anew")
             if "$" in path:
                 raise ValueError(f"{path} names an environment variable that is not set; export it")
         return expanded

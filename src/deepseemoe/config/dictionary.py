@@ -148,6 +148,11 @@ class DictionaryConfig(Section):
             yield "pre_bias true is for kind crosscoder, not transcoder"
         if not all(low < high for low, high in pairwise((0.0, *self.prefixes, 1.0))):
             yield f"prefixes {[*self.prefixes]} do not rise between 0 and 1, both left out"
+        if self.warmup_fraction + self.decay_fraction > 1:
+            yield (
+                f"warmup_fraction {self.warmup_fraction} and decay_fraction {self.decay_fraction} "
+                "are more than all steps; lower one of them"
+            )
         if self.n_tokens < self.batch_tokens:
             yield (
                 f"n_tokens {self.n_tokens} is less than one batch of batch_tokens "

@@ -1,6 +1,6 @@
 """The experiment that tells whether a dictionary should span layers, and which."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,7 +56,7 @@ class JustifyConfig(Section):
     checkpoint_steps: int = Field(
         500, gt=0, description="Steps between checkpoints to resume from."
     )
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0, 1, 2), min_length=1, description="Every dictionary is trained with each; 3 or more."
     )
     null_seeds: int = Field(
@@ -94,6 +94,10 @@ class JustifyConfig(Section):
             raise ValueError(f"widths: {narrow[0]} is no number of layers; 1 is the smallest")
         if "features-l0" not in self.arms:
             raise ValueError("arms: features-l0 must be among them, as all gains are over it")
+        if self.null_seeds > len(self.seeds):
+            raise ValueError(
+                f"null_seeds {self.null_seeds} is more than the {len(self.seeds)} seeds; lower it"
+            )
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} holds one twice; each is a repetition")
         if self.k >= self.d_dict:

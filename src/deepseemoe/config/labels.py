@@ -16,6 +16,9 @@ HOW_ASKED = {
 }
 """Keys that change who answers, and how fast and patiently, but not the answers."""
 
+OURS = {*("model", "messages", "input", "stream", "n", "tools", "response_format"), "logprobs"}
+"""Keys of a request that the stage writes itself, or whose answers it would not read."""
+
 
 class LabelsConfig(Section):
     """Who describes features and experts, from how many contexts, and at which cost."""
@@ -151,6 +154,23 @@ class LabelsConfig(Section):
                 "into the variable"
             )
         return name
+
+    @field_validator("request")
+    @classmethod
+    def _leaves_ours(cls, request: dict[str, Any]) -> dict[str, Any]:
+        """Refuse keys that make another question, or whose answer is not read."""
+        taken = sorted(OURS & {*request})
+        if taken:
+            raise ValueError(f"{', '.join(taken)} is set by the stage itself; leave it out")
+        return request
+
+    @field_validator("scorers")
+    @classmethod
+    def _are_once(cls, scorers: tuple[Scorer, ...]) -> tuple[Scorer, ...]:
+        twice = sorted({name for name in scorers if scorers.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice; leave one")
+        return scorers
 
     @model_validator(mode="after")
     def _fits(self) -> "LabelsConfig":

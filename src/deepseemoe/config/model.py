@@ -29,6 +29,11 @@ class ArchitectureConfig(Section):
     def _fits_together(self) -> "ArchitectureConfig":
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+        if self.d_model // self.n_heads % 2:
+            raise ValueError(
+                f"d_model {self.d_model} over n_heads {self.n_heads} is an odd width of heads, and "
+                "rotary positions turn pairs; choose others"
+            )
         if self.top_k > self.n_experts:
             raise ValueError(f"top_k {self.top_k} exceeds n_experts {self.n_experts}")
         if self.n_dense_layers >= self.n_layers:
@@ -97,6 +102,22 @@ class ModelConfig(Section):
     def _hub_has_a_name(self) -> "ModelConfig":
         if self.source == "hub" and not self.name:
             raise ValueError("source `hub` needs a name, as name: openai/gpt-oss-20b or a folder")
+        if self.source == "hub" and "\0" in str(self.name):
+            raise ValueError("name holds a NUL; write the name anew")
+        hub_only = {"name": self.name, "revision": self.revision}
+        hub_only["kernels"] = None if self.kernels == "plain" else self.kernels
+        for key, value in hub_only.items():
+            if self.source != "hub" and value:
+                raise ValueError(
+                    f"{key} {value} is for source hub, and source is {self.source}; write source: "
+                    f"hub, or leave {key} out"
+                )
+        n_named, n_experts = len(self.expert_domains), self.architecture.n_experts
+        if self.source != "hub" and n_named not in (0, n_experts):
+            raise ValueError(
+                f"expert_domains names {n_named} experts, and the model has {n_experts} a layer; "
+                "name each"
+            )
         return self
 
     @model_validator(mode="after")

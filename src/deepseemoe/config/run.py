@@ -1,9 +1,10 @@
 """The run: its name, its windows of layers, its dictionaries, and one section for each stage."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.config.analysis import (
@@ -17,59 +18,18 @@ from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.compare import CompareConfig
 from deepseemoe.config.corpus import CorpusConfig
+from deepseemoe.config.devices import DevicesConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.labels import LabelsConfig
 from deepseemoe.config.model import ModelConfig
+from deepseemoe.config.rounds import Round, rounds_of
 from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window
 
-Device = Literal["cpu", "cuda"]
-Devices = Device | Annotated[int, Field(ge=1)]
+PATHVARS = ("results", "logs", "benchmarks", "resources", "reports", "stats", "temp")
+"""Folders that Snakemake lets a configuration place; ours are the first three."""
 DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-
-
-class DevicesConfig(Section):
-    """Where each heavy stage computes: `cpu`, `cuda` (one GPU), or a number of GPUs.
-
-    Several GPUs are for a model that is too large for one, whose layers are spread over them, and
-    for dictionaries that are, whose features are.
-    """
-
-    model: Device = Field("cpu", description="Training of NanoMoE.")
-    activations: Devices = Field("cpu", description="Capture of activations; `live` runs there.")
-    dictionary: Devices = Field(
-        "cpu", description="Training of dictionaries; several GPUs share each one's features."
-    )
-    evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
-    features: Device = Field("cpu", description="Encoding of the test split.")
-    experts: Devices = Field(
-        "cpu", description="Effects of features and writes of experts, which run the model."
-    )
-    prediction: Device = Field("cpu", description="Probes that predict routing.")
-    processes: int = Field(
-        1,
-        ge=1,
-        description="Processes that share each dictionary's features where `dictionary` is cpu; "
-        "for trying out what several GPUs do.",
-    )
-    gpu_gib: float = Field(
-        80.0, gt=3, description="Memory of a GPU (GiB), for batches.together: auto and for `plan`."
-    )
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages that have a key here."""
-        return tuple(name for name, _ in self if name not in ("processes", "gpu_gib"))
-
-    def on_gpu(self, stage: str) -> bool:
-        """Return whether a stage computes on GPUs."""
-        return self.n_gpus(stage) > 0
-
-    def n_gpus(self, stage: str) -> int:
-        """Return how many GPUs a stage asks the scheduler for."""
-        device = getattr(self, stage)
-        return device if isinstance(device, int) else int(device == "cuda")
 
 
 class RunConfig(Section):
@@ -107,6 +67,20 @@ class RunConfig(Section):
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's own: where results, logs and benchmarks go."
     )
+
+    @field_validator("pathvars")
+    @classmethod
+    def _are_paths(cls, pathvars: dict[str, str]) -> dict[str, str]:
+        for name, path in pathvars.items():
+            if name not in PATHVARS:
+                near = get_close_matches(name, PATHVARS, n=1)
+                told = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{name} is none of {', '.join(PATHVARS)}{told}")
+            if not path.strip() or set(path) & {*"{}<>*?[]\0\n"}:
+                raise ValueError(
+                    f"{name}: {path!r} is no folder; write one, as {name}: /disk/{name}"
+                )
+        return pathvars
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "RunConfig":
@@ -251,11 +225,17 @@ class RunConfig(Section):
 
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
-        return getattr(self, section).model_dump(mode="json")
+        found: Section = getattr(self, section)
+        return found.model_dump(mode="json", exclude=set(found.only_how))
 
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""
         return self.dictionaries[name].model_dump(mode="json")
+
+    def rounds(self) -> Sequence[Round]:
+        """Return the rounds of the train split; a single one where the run keeps its stores."""
+        n_shards = self.corpus.n_shards("train")
+        return rounds_of(n_shards, self.batches.round_shards or n_shards)
 
     def imported_folders(self) -> list[str]:
         """Return the folders of all imported dictionaries, on all windows."""

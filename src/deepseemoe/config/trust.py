@@ -1,6 +1,6 @@
 """The certificate of the maps: planted worlds, nulls, and the run's own data with ties cut."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ ALL_NULLS: tuple[NullName, ...] = get_args(NullName)
 class TrustConfig(Section):
     """The target `trust`: how far the maps of this run may be believed."""
 
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0, 1, 2, 3, 4),
         min_length=3,
         description="Every planted world and null is made with each; intervals are over them.",

@@ -78,8 +78,19 @@ def _list_hub(root: str) -> list[str]:
         ) from None
 
 
+def check_protocol(written: str) -> None:
+    """Raise ValueError where no installed package reads addresses such as this one."""
+    protocol = written.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{written} cannot be read here: {' '.join(str(error).split())}") from None
+
+
 def _expand(written: str) -> list[str]:
     """Return the addresses of the readable files at a file, a folder (recursive) or a glob."""
+    if "://" in written:
+        check_protocol(written)
     filesystem, path = fsspec.url_to_fs(os.path.expandvars(os.path.expanduser(written)))
     if filesystem.isdir(path):
         found = _worth_reading(filesystem.find(path), written)

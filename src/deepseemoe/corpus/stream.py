@@ -46,7 +46,7 @@ def _generator(
 ) -> tuple[Callable[..., Iterator[dict[str, Any]]], dict[str, Any]]:
     """Return what makes the documents of a source; `datasets` shuffles lists in its arguments."""
     if config.source in _GENERATED_DOMAINS:
-        _check_generated(config)
+        check_generated(config)
         if config.source == "embedded":
             return _from_embedded, {}
         return _from_planted, {"seed": seed, "n_documents": _enough_planted(config)}
@@ -80,7 +80,8 @@ def _enough_planted(config: CorpusConfig) -> int:
     return 1000 + n_domains * 2 * n_tokens // planted.DOCUMENT_PLACES[0]
 
 
-def _check_generated(config: CorpusConfig) -> None:
+def check_generated(config: CorpusConfig) -> None:
+    """Raise ValueError where a generated source is asked for what it has not got."""
     known = _GENERATED_DOMAINS[config.source]
     unknown = sorted(set(config.domains) - set(known))
     if unknown:

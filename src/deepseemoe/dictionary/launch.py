@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from logging.handlers import QueueHandler, QueueListener
@@ -26,6 +26,7 @@ from deepseemoe.dictionary.shards import shard_of
 from deepseemoe.dictionary.together import train_together
 from deepseemoe.dictionary.train import Task
 from deepseemoe.runtime.files import write_json
+from deepseemoe.runtime.lease import Held, held
 from deepseemoe.runtime.memory import out_of_memory
 
 PATIENCE = timedelta(minutes=20)
@@ -40,36 +41,37 @@ class Job(NamedTuple):
 
     devices: tuple[str, ...]
     tasks: tuple[Task, ...]
+    work: Callable[..., Any]
     options: dict[str, Any]
     folder: Path
     parent: int
     n_threads: int
+    lease: Held
 
 
 def train_on(
     devices: Sequence[str],
     tasks: Sequence[Task],
     *,
-    stores: Sequence[Path],
-    select_stores: Sequence[Path],
-    seed: int,
+    work: Callable[..., Any] = train_together,
+    **options: Any,
 ) -> None:
     """Train a dictionary for each task, its features spread over `devices`.
 
-    Raises what `train_together` does, ValueError where there are more devices than features, and
-    OSError where a process was killed.
+    `work` is a function of a module (`train_together`, `rounds.train_round`) that takes the tasks,
+    `options`, and which device and rank it is. Raises what it does, ValueError where there are more
+    devices than features, and OSError where a process was killed.
     """
-    options = {"stores": stores, "select_stores": select_stores, "seed": seed}
     if len(devices) == 1:
-        train_together(tasks, device=devices[0], **options)
+        work(tasks, device=devices[0], **options)
         return
     for task in tasks:
         n_layers = len(task.window.layers)
         shard_of(parts_in(task.config, n_layers=n_layers, grouped=True), 0, len(devices))
     with TemporaryDirectory(prefix="deepseemoe-ranks-") as folder:
         n_threads = max(1, torch.get_num_threads() // len(devices))
-        job = Job(tuple(devices), tuple(tasks), options, Path(folder), os.getpid(), n_threads)
-        _run(job)
+        told = (tuple(devices), tuple(tasks), work, options, Path(folder), os.getpid(), n_threads)
+        _run(Job(*told, held()))  # ranks live on for a moment where this process is killed
 
 
 def _run(job: Job) -> None:
@@ -117,7 +119,7 @@ def _rank(rank: int, job: Job, records: Any) -> None:
     torch.set_num_threads(job.n_threads)
     try:
         with _group(job.folder / "meeting", rank, n_ranks, device):
-            train_together(job.tasks, device=device, rank=rank, n_ranks=n_ranks, **job.options)
+            job.work(job.tasks, device=device, rank=rank, n_ranks=n_ranks, **job.options)
     except Exception as error:
         of_memory = out_of_memory(error, "") is not None
         if of_memory or isinstance(error, (ValueError, OSError)):

@@ -15,7 +15,7 @@ from deepseemoe.config import DictionaryConfig
 from deepseemoe.dictionary.batches import Batches
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.session import Session
-from deepseemoe.dictionary.train import Task, begin, finish
+from deepseemoe.dictionary.train import WHOLE, Leg, Task, begin, finish
 from deepseemoe.names import Window
 from deepseemoe.runtime.memory import free_bytes
 
@@ -37,6 +37,11 @@ class Pupil(NamedTuple):
     def n_steps(self) -> int:
         """All steps of its training."""
         return self.session.trainer.recipe.n_steps
+
+    @property
+    def steps(self) -> range:
+        """The steps that this job takes."""
+        return self.session.checkpoints.steps
 
 
 def tasks_of(
@@ -65,6 +70,7 @@ def tasks_of(
 def pupils_of(
     tasks: Sequence[Task],
     batches_of: Callable[[Task], Batches],
+    leg_of: Callable[[Task], Leg] = lambda task: WHOLE,
     **options: Any,
 ) -> Iterator[list[Pupil]]:
     """Yield a pupil for each task, at its last checkpoint; `options` are those of `train.begin`."""
@@ -72,7 +78,7 @@ def pupils_of(
         pupils = []
         for task in tasks:
             batches = batches_of(task)
-            begun = begin(task, batches, shown=shown, **options)
+            begun = begin(task, batches, shown=shown, leg=leg_of(task), **options)
             pupils.append(Pupil(task, batches, *begun))
         yield pupils
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from deepseemoe.dictionary.batches import Batch
 from deepseemoe.dictionary.curves import Curves, Mirror
-from deepseemoe.dictionary.shard_files import find, read_share, shards_path, write_shards
+from deepseemoe.dictionary.shard_files import Found, find, read_share, shards_path, write_shards
 from deepseemoe.dictionary.shards import Shard
 from deepseemoe.dictionary.trainer import StepReport, Trainer
 from deepseemoe.runtime.checkpoints import write_checkpoint
@@ -25,25 +25,47 @@ class Checkpoints(NamedTuple):
     """Where checkpoints stand, the name of the run they are of, and how often they are made.
 
     `shard` is what the trainer has of the dictionary: a process alone writes one file, ranks write
-    one each, and either reads the other's.
+    one each, and either reads the other's. `steps` are those that this job takes of the training,
+    and `before` is the checkpoint of the job that took those before them.
     """
 
     path: Path
     run: str
     every_steps: int
     shard: Shard
+    steps: range
+    before: Path | None = None
 
     def restore(self, trainer: Trainer) -> Curves:
         """Bring a fresh trainer to the last checkpoint, if there is one, and return the log."""
-        found = find(self.path, run=self.run)
+        found = self._own() or self._before()
         if found is None:
-            if self.path.exists():
-                logger.info("%s is of another configuration; training starts anew", self.path)
             return Curves()
         state = read_share(found, self.shard, trainer.sizes(self.shard))
         trainer.load_state(state.tensors, state.step)
         logger.info("resumed from %s at step %d", found.files[0], found.step)
         return Curves(state.log)
+
+    def _own(self) -> Found | None:
+        """Return the last checkpoint of this job, killed before; None where there is none."""
+        found = find(self.path, run=self.run)
+        if found is None and self.path.exists():
+            logger.info("%s is of another configuration; training starts anew", self.path)
+        # One of a later round may be left where earlier ones are made again.
+        is_here = found is not None and self.steps.start <= found.step <= self.steps.stop
+        return found if is_here else None
+
+    def _before(self) -> Found | None:
+        """Return the checkpoint that this job begins with; None at the start of a training."""
+        if self.before is None:
+            return None
+        found = find(self.before, run=self.run)
+        if found is None or found.step != self.steps.start:
+            raise ValueError(
+                f"{self.before}: no checkpoint of this training after step {self.steps.start}; "
+                "delete the folder that it is in, and run again"
+            )
+        return found
 
     def write(self, trainer: Trainer, curves: Curves) -> None:
         """Write a checkpoint; of several ranks all do."""

@@ -5,7 +5,6 @@ them all: ranks that were killed while they wrote leave the last whole set. Who 
 follows from the number of ranks alone, so any other number reads its rows as slices.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,12 @@ from torch import Tensor
 
 from deepseemoe.dictionary.ranks import Ranks
 from deepseemoe.dictionary.shards import Shard, rows_of
-from deepseemoe.runtime.checkpoints import Checkpoint, refuse_damaged, write_checkpoint
+from deepseemoe.runtime.checkpoints import (
+    Checkpoint,
+    header_of,
+    refuse_damaged,
+    write_checkpoint,
+)
 from deepseemoe.runtime.files import read_json, write_json
 
 INDEX = "index.json"
@@ -77,7 +81,7 @@ def read_share(found: Found, shard: Shard, sizes: Mapping[str, Sizes]) -> Checkp
             refuse_damaged(path)
         with ExitStack() as opened:
             files = [opened.enter_context(safe_open(path, framework="pt")) for path in found.files]
-            log = json.loads(files[0].metadata()["log"])
+            log = header_of(files[0])["log"]
             tensors = {name: _rows(files, name, shard, parts) for name, parts in sizes.items()}
     except (SafetensorError, FileNotFoundError) as error:
         where = found.files[0].parent
@@ -90,11 +94,11 @@ def _single(path: Path, run: str) -> Iterator[Found]:
         return
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            header = header_of(file)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable checkpoint ({error}); delete it") from None
-    if header.get("run") == run:
-        yield Found(json.loads(header["step"]), (path,))
+    if header["run"] == run:
+        yield Found(header["step"], (path,))
 
 
 def _sharded(checkpoint: Path, run: str) -> Iterator[Found]:

@@ -71,7 +71,7 @@ def train_together(
     train = open_stores(stores, sites)
     select = [open_stores(select_stores, task.sites) for task in tasks]
     all_sites = Sites.of(train, sites)
-    batch_tokens = _batch_tokens(tasks)
+    batch_tokens = batch_tokens_of(tasks)
     whole = CachedBatches(
         train, reads=all_sites, writes=all_sites, batch_tokens=batch_tokens, seed=seed
     )
@@ -84,25 +84,28 @@ def train_together(
         rank=rank,
         n_ranks=n_ranks,
     ) as pupils:
-        _train(pupils, whole, device)
+        teach(pupils, whole, device)
     return finish_all(pupils, select, device)
 
 
-def _train(pupils: Sequence[Pupil], whole: CachedBatches, device: str) -> None:
-    """Give each batch to all dictionaries that are at its step, until each has had its own."""
-    first = min(pupil.step for pupil in pupils)
-    last = max(pupil.n_steps for pupil in pupils)
-    logger.info("%d dictionaries together: steps %d to %d", len(pupils), first, last - 1)
-    for step, batch in enumerate(prefetched(whole, first, last), start=first):
+def teach(pupils: Sequence[Pupil], whole: CachedBatches, device: str) -> None:
+    """Give each batch to all dictionaries that are at it, until each has taken its steps.
+
+    Batches count from the first step that the job takes.
+    """
+    first = min(pupil.step - pupil.steps.start for pupil in pupils)
+    last = max(len(pupil.steps) for pupil in pupils)
+    logger.info("%d dictionaries together: batches %d to %d", len(pupils), first, last - 1)
+    for index, batch in enumerate(prefetched(whole, first, last), start=first):
         there = batch.to(device)
         for pupil in pupils:
-            if pupil.step == step < pupil.n_steps:
+            if index < len(pupil.steps) and pupil.step == pupil.steps[index]:
                 pupil.session.train([pupil.batches.of(there)])
-                if pupil.step == pupil.n_steps < last:
+                if index + 1 == len(pupil.steps) < last:
                     pupil.session.keep()  # the others go on, and may be killed
 
 
-def _batch_tokens(tasks: Sequence[Task]) -> int:
+def batch_tokens_of(tasks: Sequence[Task]) -> int:
     """Return the tokens of a batch of all tasks."""
     found = {task.config.batch_tokens: task.name for task in tasks}
     if len(found) > 1:

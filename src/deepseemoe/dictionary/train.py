@@ -4,7 +4,7 @@
 between them differ.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,18 @@ from deepseemoe.runtime.tables import digest
 
 UNSEEN = {"wandb_project", "checkpoint_steps"}
 """Keys of the configuration that change no output, so none of them names it either."""
+
+
+class Leg(NamedTuple):
+    """The part of a training that one job does: of how many steps which, and what came before."""
+
+    steps: Callable[[int], range] = range
+    before: Path | None = None
+    """The checkpoint of the leg before; None for the first."""
+
+
+WHOLE = Leg()
+"""All of a training."""
 
 
 class Task(NamedTuple):
@@ -128,12 +140,14 @@ def begin(
     shown: ExitStack,
     rank: int = 0,
     n_ranks: int = 1,
+    leg: Leg = WHOLE,
 ) -> tuple[Session, Dictionary]:
     """Return a session at its last checkpoint, and the dictionary whose weights it trains.
 
-    `data` is plain data that names what the batches are made of, so that a checkpoint of other
-    data is not used; `shown` holds what is open until training ends. With several ranks the session
-    trains one's share of the features, and rank 0 has the dictionary, for the others to fill.
+    `leg` says where it begins and ends, for a training that several jobs share. `data` is plain
+    data that names what the batches are made of, so that a checkpoint of other data is not used;
+    `shown` holds what is open until training ends. With several ranks the session trains one's
+    share of the features, and rank 0 has the dictionary, for the others to fill.
     """
     start = seed if task.config.seed is None else task.config.seed
     home = device if n_ranks == 1 else "cpu"
@@ -152,8 +166,9 @@ def begin(
     normalised = [*batches.reads.normalisation, *batches.writes.normalisation]
     data = [data, [part.tolist() for part in normalised]]
     run = digest([str(task.window), seed, task.manifest, data])
-    every_steps = task.config.checkpoint_steps
-    checkpoints = Checkpoints(checkpoint_path(task.folder), run, every_steps, shard)
+    every_steps, steps = task.config.checkpoint_steps, leg.steps(recipe.n_steps)
+    path = checkpoint_path(task.folder)
+    checkpoints = Checkpoints(path, run, every_steps, shard, steps, leg.before)
     project = task.config.wandb_project if rank == 0 else None
     rows = shown.enter_context(mirror(project, task.name, task.manifest))
     return Session(trainer, checkpoints, rows, name=task.name, device=device), dictionary

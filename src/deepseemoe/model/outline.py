@@ -1,5 +1,7 @@
 """A model without its weights: what its layers are and how large, at the cost of milliseconds."""
 
+from pathlib import Path
+
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
@@ -7,6 +9,7 @@ from transformers.initialization import no_init_weights
 from deepseemoe.config import RunConfig
 from deepseemoe.model.adapter import MoeModel
 from deepseemoe.model.checkpoint import Checkpoint, open_checkpoint
+from deepseemoe.model.weight_files import check_weight_files
 
 
 def outline(checkpoint: Checkpoint, *, head: bool = False, dtype: str = "float32") -> MoeModel:
@@ -37,10 +40,18 @@ def hub_problems(run: RunConfig) -> list[str]:
     try:
         checkpoint = open_checkpoint(run.model.trained, None)
         check_experts(checkpoint)
+        if Path(checkpoint.where).is_dir():
+            check_weight_files(Path(checkpoint.where))
     except (OSError, ValueError) as error:
         return [f"model.name: {error}"]
     model = outline(checkpoint)
-    return run.layer_problems(
+    problems = []
+    if len(run.model.expert_domains) not in (0, model.n_experts):
+        problems.append(
+            f"model.expert_domains: names {len(run.model.expert_domains)} experts, and the model "
+            f"has {model.n_experts} a layer; name each"
+        )
+    return problems + run.layer_problems(
         n_layers=model.n_layers,
         moe_layers=model.moe_layers,
         n_shared_experts=model.n_shared_experts,

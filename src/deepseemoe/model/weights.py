@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file
 
 from deepseemoe.model.checkpoint import Checkpoint
+from deepseemoe.model.weight_files import check_weight_files
 from deepseemoe.runtime.hub import hub_errors
 
 _TEXT_MODEL = {r"^language_model\.model\.": "model.", r"^language_model\.lm_head\.": "lm_head."}
@@ -34,12 +35,15 @@ def read_network(checkpoint: Checkpoint, *, head: bool, **options: Any) -> PreTr
     or some of another shape.
     """
     where, revision = checkpoint.where, checkpoint.revision
+    if Path(where).is_dir():
+        check_weight_files(Path(where))
     auto = AutoModelForCausalLM if head else AutoModel
     with hub_errors(where, revision), _report_kept(where):
         network, found = auto.from_pretrained(
             where,
             revision=revision,
             trust_remote_code=False,
+            use_safetensors=True,  # all else is a pickle
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told with all else, below
             key_mapping=_TEXT_MODEL if checkpoint.is_multimodal else None,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from deepseemoe.activations.layout import BFLOAT16, ArraySpec
 from deepseemoe.config import RunConfig
+from deepseemoe.config.rounds import N_ON_DISK
 from deepseemoe.features.contexts import n_contexts
 from deepseemoe.names import SPLITS
 from deepseemoe.plan.dictionaries import Shape, trained_of
@@ -19,6 +20,7 @@ from deepseemoe.plan.stores import (
     row_bytes,
     shard_sizes,
     split_bytes,
+    store_bytes,
 )
 
 EXAMPLE_TOKEN_BYTES = 3.7
@@ -74,7 +76,22 @@ def _stores(run: RunConfig, network: Network) -> Iterator[Figure]:
         if split == "train" and run.batches.source == "live":
             how = f"source: live keeps none; cached it would be {shown_bytes(n_bytes)}"
             n_bytes = 0
+        if split == "train" and run.batches.rules == "rounds":
+            n_bytes, how = _rounds(run, arrays)
         yield Figure(f"activations {split}", n_bytes, "bytes", how)
+
+
+def _rounds(run: RunConfig, arrays: Sequence[ArraySpec]) -> tuple[int, str]:
+    """Return the bound on the stores of the train split, and how it comes about."""
+    sizes, rounds = shard_sizes(run, "train"), run.rounds()
+    largest = sum(store_bytes(arrays, sizes[n], run.activations) for n in rounds[0].shards)
+    n_there = min(len(rounds), N_ON_DISK)
+    whole = shown_bytes(split_bytes(run, arrays, "train"))
+    how = (
+        f"at most {n_there} of {len(rounds)} rounds of {len(rounds[0].shards)} shards at a time, "
+        f"{shown_bytes(largest)} each; cached whole it would be {whole}"
+    )
+    return n_there * largest, how
 
 
 def _dictionaries(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Figure]:
@@ -86,7 +103,10 @@ def _dictionaries(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Figure]:
     many = run.batches.rules != "cache"  # at worst all are trained at once
     at_once = sizes if many else sizes[:2]
     how = f"of {'all' if many else 'two jobs'}, and one more while it is replaced; not kept"
-    yield Figure("checkpoints", sum(at_once) + sizes[0], "bytes", how)
+    left = 0
+    if run.batches.rules == "rounds":
+        left, how = N_ON_DISK * sum(sizes), f"{how}; and what {N_ON_DISK} rounds leave"
+    yield Figure("checkpoints", left + sum(at_once) + sizes[0], "bytes", how)
 
 
 def _features(run: RunConfig, shapes: Sequence[Shape]) -> Iterator[Figure]:

@@ -61,6 +61,7 @@ def _series(run: RunConfig, problem: Problem) -> Iterator[Series]:
     """Yield what can help against a problem of a kind, what costs least first."""
     kind = problem.kind
     if kind == "disk":
+        yield _smaller_rounds(run) if run.batches.source == "cache" else ()
         yield [_changed(run, "batches", source="live")] * (run.batches.source == "cache")
         yield _fewer_tokens(run, "test")
         yield _fewer_tokens(run, "train") if run.batches.source == "cache" else ()
@@ -93,6 +94,14 @@ def _halved(run: RunConfig, section: str, key: str, *, least: int) -> Series:
     """Yield halves of a number until it is `least`."""
     halves = (getattr(getattr(run, section), key) // 2**n for n in HALVINGS)
     return (_changed(run, section, **{key: value}) for value in halves if value >= least)
+
+
+def _smaller_rounds(run: RunConfig) -> Series:
+    """Yield rounds of half the shards that are one now, of a quarter, and so on."""
+    n_shards = len(run.rounds()[0].shards)
+    for n in HALVINGS:
+        if n_shards // 2**n:
+            yield _changed(run, "batches", round_shards=n_shards // 2**n)
 
 
 def _fewer_tokens(run: RunConfig, split: str) -> Series:

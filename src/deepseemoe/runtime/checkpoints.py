@@ -21,7 +21,7 @@ from deepseemoe.runtime.files import growing
 
 logger = logging.getLogger(__name__)
 
-_OPEN, _NAME = "00000000", b'"crc32c":"'
+_OPEN, _NAME = "00000000", rb"\"crc32c\": \""
 _LONGEST_HEADER = 100_000_000
 """Of a safetensors file; a longer one is refused by every reader."""
 _BLOCK = 1 << 23
@@ -44,9 +44,11 @@ def write_checkpoint(
     path: Path, *, run: str, step: int, tensors: Mapping[str, Tensor], log: Mapping[str, Any]
 ) -> None:
     """Write a checkpoint of the run named `run`."""
-    header = {"run": run, "step": json.dumps(step), "log": json.dumps(log), "crc32c": _OPEN}
+    # One key, for safetensors writes several in an order of chance.
+    header = {"crc32c": _OPEN, "run": run, "step": step, "log": log}
     with growing(path) as partial:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, partial, header)
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(whole, partial, {"checkpoint": json.dumps(header)})
         place, _ = _sum_of(partial)
         with open(partial, "r+b") as file:
             file.seek(place)
@@ -85,6 +87,12 @@ def _checksum(path: Path, place: int) -> str:
     return f"{value:08x}"
 
 
+def header_of(file: Any) -> dict[str, Any]:
+    """Return `run`, `step` and `log` of an open checkpoint; all None in a file of another kind."""
+    text = (file.metadata() or {}).get("checkpoint")
+    return json.loads(text) if text else {"run": None, "step": None, "log": None}
+
+
 def read_checkpoint(path: Path, *, run: str) -> Checkpoint | None:
     """Return the checkpoint, or None where there is none of the run named `run`.
 
@@ -95,11 +103,11 @@ def read_checkpoint(path: Path, *, run: str) -> Checkpoint | None:
     try:
         refuse_damaged(path)
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("run") != run:
+            header = header_of(file)
+            if header["run"] != run:
                 logger.info("%s is of another configuration; training starts anew", path)
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable checkpoint ({error}); delete it") from None
-    return Checkpoint(json.loads(header["step"]), tensors, json.loads(header["log"]))
+    return Checkpoint(header["step"], tensors, header["log"])

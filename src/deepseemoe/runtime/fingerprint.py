@@ -33,6 +33,18 @@ def sampled_digest(path: Path, *, n_samples: int = 64, size: int = 1 << 16) -> s
     return found.hexdigest()[:16]
 
 
+def content_digest(path: Path) -> str:
+    """Return 16 digits of the names and bytes of a file, or of all files of a folder."""
+    found = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            found.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
+            with file.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    found.update(block)
+    return found.hexdigest()[:16]
+
+
 def _rows(path: str) -> Iterator[str]:
     if "://" in path:
         yield path

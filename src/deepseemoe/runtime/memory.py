@@ -3,11 +3,14 @@
 import re
 
 GIB = 2**30
+_TOGETHER = "lower batches.together, or batch_tokens or d_dict of the dictionaries"
 _ADVICE = {
     "train_model": "lower model.training.batch_sequences",
     "train_dictionary": "lower batch_tokens or d_dict of the dictionary, or spread it over more "
     "GPUs (as devices.dictionary: 2)",
-    "train_together": "lower batches.together, or batch_tokens or d_dict of the dictionaries",
+    "train_together": _TOGETHER,
+    "train_round": _TOGETHER,
+    "train_last_round": _TOGETHER,
     "train_live": "lower batches.buffer_tokens, activations.batch_sequences, or batch_tokens of "
     "the dictionaries",
 }

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from deepseemoe.runtime import checksums
 from deepseemoe.runtime.claim import claimed, run_folder
 from deepseemoe.runtime.devices import check_devices
+from deepseemoe.runtime.lease import Lease, asked, leased
 from deepseemoe.runtime.memory import out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -49,22 +50,31 @@ def _make(main: Callable[[Any], None], job: Any) -> None:
     """Call `main(job)` on inputs that are as they were written, and note what it wrote."""
     folder = run_folder(job)
     if folder is None:
-        main(job)
+        _compute(main, job)
         return
     outputs = [Path(str(path)) for path in job.output]
     checksums.check(folder, [Path(str(path)) for path in job.input])
     checksums.forget(folder, outputs)
-    main(job)
+    _compute(main, job)
     checksums.write(folder, outputs)
 
 
-def devices(job: Any) -> tuple[str, ...]:
-    """Return the GPUs that the scheduler granted the job, as cuda:0 and so on, or else `cpu`.
+def _compute(main: Callable[[Any], None], job: Any) -> None:
+    """Call `main(job)` while the job holds its GPUs, which `devices` then tells of."""
+    with leased(job) as lease:
+        _LEASES[id(job)] = lease
+        try:
+            main(job)
+        finally:
+            del _LEASES[id(job)]
 
-    Raises ValueError where torch sees fewer than were granted.
+
+def devices(job: Any) -> tuple[str, ...]:
+    """Return the GPUs that the job leased, as cuda:0 and so on, or else `cpu`.
+
+    Raises ValueError where torch sees fewer than were leased.
     """
-    n_granted = job.resources.get("gpu", 0)
-    names = tuple(f"cuda:{number}" for number in range(n_granted)) or ("cpu",)
+    names = _lease_of(job).devices
     check_devices(names)
     return names
 
@@ -83,16 +93,25 @@ def device(job: Any) -> str:
     return devices(job)[0]
 
 
-def shared(
-    granted: Sequence[str], *, model_on_gpu: bool, own_on_gpu: bool
-) -> tuple[Sequence[str], str]:
-    """Return the model's devices and the trainer's: the last GPU is the trainer's own.
+def shared(job: Any, *, model_on_gpu: bool, own_on_gpu: bool) -> tuple[Sequence[str], str]:
+    """Return the model's devices and the trainer's, of a job of two stages; checked as `devices`.
 
-    Where the scheduler granted a single GPU to both, they share it.
+    Where there are fewer GPUs than they ask for, they share.
     """
-    own = granted[-1] if own_on_gpu else "cpu"
-    others = [name for name in granted if name != own]
-    return (others or granted) if model_on_gpu else ("cpu",), own
+    lease = _lease_of(job)
+    check_devices(lease.devices)
+    model = lease.of_stage(0) if model_on_gpu else ("cpu",)
+    own = lease.of_stage(int(model_on_gpu))[-1] if own_on_gpu else "cpu"
+    return model, own
+
+
+_LEASES: dict[int, Lease] = {}
+"""The leases of jobs that run, by the identity of the job."""
+
+
+def _lease_of(job: Any) -> Lease:
+    assert id(job) in _LEASES or not asked(job), "a job takes its GPUs in run_stage"
+    return _LEASES.get(id(job), Lease())
 
 
 def _limit_threads(threads: int) -> None:

@@ -99,7 +99,7 @@ WRONG = [
             {"dictionaries": {"a": {"prefixes": prefixes}}},
             f"dictionaries.a: prefixes {prefixes} do not rise between 0 and 1, both left out",
         )
-        for prefixes in ([0.5, 0.25], [0.5, 0.5], [0.0, 0.5], [0.5, 1.0], [-0.1], [float("nan")])
+        for prefixes in ([0.5, 0.25], [0.5, 0.5], [0.0, 0.5], [0.5, 1.0], [-0.1])
     ),
     (
         {"dictionaries": {"a": {"d_dict": 32, "prefixes": [0.01]}}},
@@ -149,7 +149,10 @@ WRONG = [
         {"activations": {"window_tokens": 1000}},
         "window_tokens 1000 is not a multiple of chunk_tokens 256",
     ),
-    ({"activations": {"hook_points": ["mlp_in"]}}, "activations.hook_points.0: Input should be"),
+    (
+        {"activations": {"hook_points": ["mlp_in"]}},
+        "activations.hook_points.0: expected 'resid_pre'",
+    ),
     ({"report": {"formats": ["png"]}}, "report: formats must hold svg"),
 ]
 

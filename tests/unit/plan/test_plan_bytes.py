@@ -124,3 +124,16 @@ def test_a_control_takes_the_drawn_model_more_on_disk_and_in_ram(network):
     assert asked["all"] - plain["all"] == pytest.approx(n_bytes, rel=0.02)
     rules = {use.rule for use in uses.uses_of(control, network, shapes)}
     assert rules - {use.rule for use in uses.uses_of(SMALL, network, shapes)} == {"randomise_model"}
+
+
+def test_rounds_bound_the_stores_of_the_train_split(made, network):
+    in_rounds = SMALL.model_copy(
+        update={"batches": SMALL.batches.model_copy(update={"round_shards": 1})}
+    )
+    shapes = shapes_of(SMALL, d_model=network.d_model)
+    figures = {f.name: f for f in disk_figures(in_rounds, network, shapes)}
+    largest_two = sorted(map(bytes_on_disk, made["train"]))[-2:]
+    assert len(made["train"]) > 2
+    bound = figures["activations train"]
+    assert bound.value == pytest.approx(sum(largest_two), rel=0.02)
+    assert f"2 of {len(made['train'])} rounds" in bound.how

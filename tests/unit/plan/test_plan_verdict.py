@@ -154,3 +154,16 @@ def test_help_tells_what_is_assumed_and_gives_examples(capsys):
     told = capsys.readouterr().out
     for word in ("H100", "25 %", "--usd-per-million-in", "config/runs/gpt-oss-20b.yaml"):
         assert word in told
+
+
+def test_a_disk_that_is_too_small_is_told_how_large_rounds_may_be(published):
+    network = published("gpt-oss-20b")
+    run, small = load_run(GPT_OSS), limits(disk=1500)
+
+    def refit(changed_run):
+        return make_plan(changed_run, network, small).problems
+
+    (problem,) = make_plan(run, network, small).problems
+    written = remedies(run, problem, refit)[0]
+    assert re.fullmatch(r"batches: \{round_shards: \d+\}", written)
+    assert not refit(changed(GPT_OSS, written))

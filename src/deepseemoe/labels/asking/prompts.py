@@ -32,6 +32,22 @@ def prompt(name: str, folder: str | Path | None = None, **blanks: Any) -> str:
     return Template(text).substitute(blanks)
 
 
+def prompt_problem(folder: str | Path) -> str | None:
+    """Return what is wrong with a folder of prompts, before anything is asked; None where nothing.
+
+    All its files are looked at as `prompt` does, by the blanks that ours have.
+    """
+    try:
+        prompt_versions(folder)
+        for name in NAMES:
+            if _own(name, folder):
+                blanks = Template(_text(name, None)).get_identifiers()
+                prompt(name, folder, **dict.fromkeys(blanks, ""))
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
+
+
 def prompt_versions(folder: str | Path | None = None) -> Mapping[str, str]:
     """Return a digest of each prompt, for manifests. Raises ValueError where the folder is none."""
     if folder is not None and not Path(folder).is_dir():
@@ -48,5 +64,9 @@ def _own(name: str, folder: str | Path | None) -> Path | None:
 def _text(name: str, folder: str | Path | None) -> str:
     path = _own(name, folder)
     if path:
-        return path.read_text("utf-8")
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            told = f"byte {error.start} is not UTF-8; save it as UTF-8"
+            raise ValueError(f"labels.prompts: {path}: {told}") from None
     return files("deepseemoe.labels").joinpath("prompts", f"{name}.txt").read_text("utf-8")
