@@ -1,5 +1,6 @@
 """The same profile where SLURM keeps accounts, by squeue as it says and by sacct."""
 
+import re
 from pathlib import Path
 
 import cluster
@@ -41,6 +42,7 @@ def test_squeue_and_sacct_see_jobs_end_well_and_badly(tmp_path):
     text = (folders["fails"] / "screen").read_text()
     assert "SLURM status is: 'FAILED'" in text
     assert "rule fails: this file is wrong" in text
+    assert re.search(r"^rule fails, SLURM job \d+: it failed; what it said stands", text, re.M)
     for name in ("squeue", "sacct"):
         granted = {path.read_text() for path in (folders[name] / "faults").iterdir()}
         assert all(len(line.split()) == 2 for line in granted), "a node and one GPU"
