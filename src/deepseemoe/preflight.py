@@ -62,6 +62,11 @@ def _paths(run: RunConfig) -> Iterator[str]:
             yield from _unreadable(Path(path))
         elif not glob.glob(path, recursive=True):
             yield f"corpus.paths: {path} matches no file; name a file, a folder or a glob"
+            return
+    if not any("://" in path for path in run.corpus.paths):
+        from deepseemoe.corpus.listing import list_files
+
+        yield from _told("corpus.paths", list_files, run.corpus)
 
 
 def _unreadable(path: Path) -> Iterator[str]:
@@ -84,7 +89,7 @@ def _domains(run: RunConfig) -> Iterator[str]:
             yield line.replace("corpus.domains", key)
 
 
-def _told(where: str, check: Callable[..., None], *arguments: object) -> Iterator[str]:
+def _told(where: str, check: Callable[..., object], *arguments: object) -> Iterator[str]:
     """Yield the line that a check raises."""
     try:
         check(*arguments)
