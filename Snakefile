@@ -12,12 +12,22 @@ report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/gpus.smk"
+include: "rules/memory.smk"
 include: "rules/common_training.smk"
 include: "rules/common_report.smk"
 include: "rules/common_justify.smk"
 include: "rules/corpus.smk"
 include: "rules/model.smk"
-include: "rules/activations.smk"
+
+
+if RUN.activations.shards_per_job > 1:
+
+    include: "rules/activations_grouped.smk"
+
+else:
+
+    include: "rules/activations.smk"
 
 
 if trained():
@@ -50,6 +60,8 @@ localrules:
 onstart:
     with told():
         check_start()
+        check_gpus()
+        hold_run()
 
 
 rule all:

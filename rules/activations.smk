@@ -21,7 +21,8 @@ rule cache_activations:
     threads: 1
     resources:
         **gpu("activations"),
-        mem_mb=8000,
+        mem_mb=memory("cache_activations", 3000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("activations"),
         sites=RUN.sites(),

@@ -21,6 +21,7 @@ from deepseemoe.justify import plan
 from deepseemoe.names import SPLITS, shard_name
 from deepseemoe.preflight import problems
 from deepseemoe.report.names import figure_groups, figure_names
+from deepseemoe.runtime.claim import hold_workflow
 from deepseemoe.runtime.fingerprint import fingerprint
 
 
@@ -40,6 +41,8 @@ with told():
         for file in workflow.configfiles:
             read_file(Path(file))
     RUN = load_run(config)
+# What <results> stands for; Snakemake fills it in in the paths of rules only.
+RESULTS = Path(workflow.pathvars.apply("<results>"))
 WINDOWS = [str(window) for window in RUN.windows]
 # Where the target `justify` lays its windows; empty where the configuration cannot know the layers.
 JUSTIFIED = plan.justified_layers(RUN)
@@ -64,27 +67,51 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+SHARDS = {
+    split: [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
+    for split in SPLITS
+}
+
+
 def shards(split):
     """Return the names of the shards of a split."""
-    return [shard_name(shard) for shard in range(RUN.corpus.n_shards(split))]
+    return SHARDS[split]
+
+
+def in_this_run(pattern):
+    """Return paths with the run's name in place of its wildcard, for a rule of many outputs.
+
+    Snakemake asks for each file every output whose beginning, up to a wildcard, fits: thousands that
+    begin with the wildcard `run` would be asked for all files of the run.
+    """
+    if isinstance(pattern, str):
+        return pattern.replace("{run}", RUN.name)
+    return [in_this_run(one) for one in pattern]
+
+
+def of_shards(stage, split, names):
+    """Return the files of some shards of a split, at a stage that has one for each."""
+    return [f"<results>/{{run}}/{stage}/{split}/{shard}.zarr" for shard in names]
 
 
 def corpus_shards(split):
     """Return the token shards of a split."""
-    return expand(
-        "<results>/{{run}}/corpus/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("corpus", split, shards(split))
 
 
 def stores(split):
     """Return the activation stores of a split."""
-    return expand(
-        "<results>/{{run}}/activations/{}/{{shard}}.zarr".format(split),
-        shard=shards(split),
-        allow_missing=True,
-    )
+    return of_shards("activations", split, shards(split))
+
+
+def shard_groups():
+    """Return split, number and shards of each job of activations_grouped.smk."""
+    size = RUN.activations.shards_per_job
+    return [
+        (split, start // size, names[start : start + size])
+        for split, names in SHARDS.items()
+        for start in range(0, len(names), size)
+    ]
 
 
 def random_model_stores():
@@ -98,11 +125,8 @@ def random_model_stores():
 
 def feature_shards():
     """Return the sparse features of the test split, for one dictionary and window."""
-    return expand(
-        "<results>/{run}/features/{dictionary}/{window}/{shard}.zarr",
-        shard=shards("test"),
-        allow_missing=True,
-    )
+    folder = "<results>/{run}/features/{dictionary}/{window}"
+    return [f"{folder}/{shard}.zarr" for shard in shards("test")]
 
 
 def model_folder():
@@ -156,6 +180,12 @@ def check_start():
         raise ValueError("\n".join(found))
 
 
+def hold_run():
+    """Raise ValueError where another workflow makes this run, OSError where it cannot be written."""
+    if workflow.is_main_process:
+        hold_workflow(RESULTS / RUN.name)
+
+
 def routing_keys(*keys):
     """Return some keys of `routing`: those that a rule's tables depend on."""
     return {key: RUN.stage("routing")[key] for key in (*keys, "format")}
@@ -186,20 +216,12 @@ def stores_of_random_weights():
 
 def compared_files():
     """Return a name for the tables that `compare` reads: where one changes, it compares again."""
-    results = Path(expand("<results>")[0])
     folders = [
-        Path(entry.run) if "/" in entry.run else results / entry.run
+        Path(entry.run) if "/" in entry.run else RESULTS / entry.run
         for entry in RUN.compare.entries
     ]
     stages = ("dictionary", "routing", "experts", "labels")
     return fingerprint(f"{folder}/{stage}" for folder in folders for stage in stages)
-
-
-def gpu(*stages):
-    """Return the resources of a job that does these stages: its GPUs, all of one node."""
-    n_gpus = sum(RUN.devices.n_gpus(stage) for stage in stages)
-    # Two GPUs may be granted on two nodes, where one process cannot use them.
-    return {"gpu": n_gpus} | ({"nodes": 1} if n_gpus > 1 else {})
 
 
 def n_layers_read():

@@ -34,7 +34,8 @@ rule compare_runs:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("compare_runs", 2000),
+        runtime=minutes(60),
     params:
         config=RUN.stage("compare"),
         files=compared_files(),
@@ -73,7 +74,8 @@ rule draw_comparison:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("draw_comparison", 2000),
+        runtime=minutes(30),
     message:
         "Drawing the comparison of runs"
     script:

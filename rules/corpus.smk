@@ -17,7 +17,8 @@ rule prepare_tokenizer:
         "../envs/deepseemoe.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=memory("prepare_tokenizer", 3000),
+        runtime=minutes(120),
     params:
         config=RUN.stage("corpus"),
         model={key: RUN.stage("model")[key] for key in ("source", "name", "revision")},
@@ -32,26 +33,27 @@ rule prepare_tokenizer:
 rule pack_corpus:
     """Filter and split documents; pack their tokens into sequences; list what was kept and dropped."""
     input:
-        tokenizer="<results>/{run}/corpus/tokenizer",
+        tokenizer=in_this_run("<results>/{run}/corpus/tokenizer"),
     output:
-        train=directory(corpus_shards("train")),
-        select=directory(corpus_shards("select")),
-        test=directory(corpus_shards("test")),
-        documents="<results>/{run}/corpus/documents.parquet",
+        train=directory(in_this_run(corpus_shards("train"))),
+        select=directory(in_this_run(corpus_shards("select"))),
+        test=directory(in_this_run(corpus_shards("test"))),
+        documents=in_this_run("<results>/{run}/corpus/documents.parquet"),
     log:
-        "<logs>/{run}/pack_corpus.log",
+        in_this_run("<logs>/{run}/pack_corpus.log"),
     benchmark:
-        "<benchmarks>/{run}/pack_corpus.tsv"
+        in_this_run("<benchmarks>/{run}/pack_corpus.tsv")
     conda:
         "../envs/deepseemoe.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=memory("pack_corpus", 3000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("corpus"),
         files=TEXT_FILES,
         seed=RUN.seed,
     message:
-        "Packing the corpus of run {wildcards.run}"
+        in_this_run("Packing the corpus of run {run}")
     script:
         "../workflow/scripts/pack_corpus.py"

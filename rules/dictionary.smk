@@ -24,7 +24,8 @@ rule evaluate_dictionary:
     threads: 1
     resources:
         **gpu("evaluation"),
-        mem_mb=8000,
+        mem_mb=memory("evaluate_dictionary", 3000),
+        runtime=minutes(120),
     params:
         model=model_params(),
     message:

@@ -24,7 +24,8 @@ rule measure_effects:
     threads: 1
     resources:
         **gpu("experts"),
-        mem_mb=8000,
+        mem_mb=memory("measure_effects", 2000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("experts"),
         model=model_params(),
@@ -56,7 +57,8 @@ rule map_reads:
         "../envs/deepseemoe.yaml"
     threads: 4
     resources:
-        mem_mb=8000,
+        mem_mb=memory("map_reads", 2000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("experts"),
         seed=RUN.seed,
@@ -86,7 +88,8 @@ rule map_writes:
     threads: 1
     resources:
         **gpu("experts"),
-        mem_mb=8000,
+        mem_mb=memory("map_writes", 2000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("experts"),
         model=model_params(),

@@ -6,27 +6,32 @@ Out: <results>/{run}/features/{dictionary}/{window}
 
 
 rule encode_features:
-    """Encode one shard of the test split into sparse feature activations."""
+    """Encode the test split into sparse feature activations, shard by shard."""
     input:
-        weights="<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors",
-        config="<results>/{run}/dictionary/{dictionary}/{window}/config.json",
-        store="<results>/{run}/activations/test/{shard}.zarr",
+        weights=in_this_run(
+            "<results>/{run}/dictionary/{dictionary}/{window}/weights.safetensors"
+        ),
+        config=in_this_run(
+            "<results>/{run}/dictionary/{dictionary}/{window}/config.json"
+        ),
+        stores=in_this_run(stores("test")),
     output:
-        directory("<results>/{run}/features/{dictionary}/{window}/{shard}.zarr"),
+        directory(in_this_run(feature_shards())),
     log:
-        "<logs>/{run}/encode_features/{dictionary}-{window}-{shard}.log",
+        in_this_run("<logs>/{run}/encode_features/{dictionary}-{window}.log"),
     benchmark:
-        "<benchmarks>/{run}/encode_features/{dictionary}-{window}-{shard}.tsv"
+        in_this_run("<benchmarks>/{run}/encode_features/{dictionary}-{window}.tsv")
     conda:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
         **gpu("features"),
-        mem_mb=4000,
+        mem_mb=memory("encode_features", 2000),
+        runtime=minutes(60),
     params:
         format=RUN.features.format,
     message:
-        "Encoding test shard {wildcards.shard} with {wildcards.dictionary} on {wildcards.window}"
+        "Encoding the test split with {wildcards.dictionary} on {wildcards.window}"
     script:
         "../workflow/scripts/encode_features.py"
 
@@ -50,7 +55,8 @@ rule collect_examples:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("collect_examples", 2000),
+        runtime=minutes(120),
     params:
         config=RUN.stage("features"),
         seed=RUN.seed,

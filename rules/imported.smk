@@ -20,7 +20,8 @@ rule import_dictionary:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("import_dictionary", 2000),
+        runtime=minutes(60),
     params:
         config=lambda wildcards: imported_params(wildcards.dictionary),
         model=model_params(),

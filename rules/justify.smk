@@ -29,7 +29,8 @@ rule randomise_model:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("randomise_model", 2000),
+        runtime=minutes(60),
     params:
         model=model_params(),
         seed=RUN.seed,
@@ -55,7 +56,8 @@ rule cache_layers:
     threads: 1
     resources:
         **gpu("activations"),
-        mem_mb=8000,
+        mem_mb=memory("cache_layers", 2000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("activations"),
         sites=JUSTIFIED_SITES,
@@ -86,8 +88,9 @@ rule train_arm:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        **gpu("dictionary"),
-        mem_mb=8000,
+        **gpu("dictionary", most=1),
+        mem_mb=memory("train_arm", 2000),
+        runtime=minutes(720),
     params:
         config=justify_training(),
     message:
@@ -116,7 +119,8 @@ rule evaluate_arms:
     threads: 1
     resources:
         **gpu("evaluation"),
-        mem_mb=8000,
+        mem_mb=memory("evaluate_arms", 2000),
+        runtime=minutes(240),
     params:
         config=justify_evaluation(),
         model=model_params(),
@@ -140,7 +144,8 @@ rule measure_stability:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("measure_stability", 2000),
+        runtime=minutes(60),
     params:
         members=stability_members,
         seeds=RUN.justify.seeds,
@@ -173,7 +178,8 @@ rule compare_arms:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("compare_arms", 2000),
+        runtime=minutes(60),
     params:
         config=RUN.stage("justify"),
         layers=str(JUSTIFIED),
@@ -212,7 +218,8 @@ rule draw_justification:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("draw_justification", 2000),
+        runtime=minutes(30),
     message:
         "Drawing what the comparison of run {wildcards.run} found"
     script:

@@ -26,7 +26,8 @@ rule label_features:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("label_features", 2000),
+        runtime=minutes(720),
     params:
         config=RUN.stage("labels"),
         seed=RUN.seed,
@@ -63,7 +64,8 @@ rule label_experts:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("label_experts", 2000),
+        runtime=minutes(720),
     params:
         config=RUN.stage("labels"),
         expert_domains=RUN.model.expert_domains,

@@ -21,7 +21,8 @@ rule train_model:
     threads: 4
     resources:
         **gpu("model"),
-        mem_mb=4000,
+        mem_mb=memory("train_model", 3000),
+        runtime=minutes(240),
     params:
         config=model_training(),
         seed=RUN.seed,

@@ -24,7 +24,8 @@ rule predict_routing:
     threads: 1
     resources:
         **gpu("prediction"),
-        mem_mb=24000,
+        mem_mb=memory("predict_routing", 2000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("prediction"),
         seed=RUN.seed,
@@ -50,7 +51,8 @@ rule cache_random_model:
     threads: 1
     resources:
         **gpu("activations"),
-        mem_mb=8000,
+        mem_mb=memory("cache_random_model", 2000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("activations"),
         sites=RUN.sites(),

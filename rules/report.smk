@@ -65,7 +65,8 @@ rule draw_figures:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("draw_figures", 2000),
+        runtime=minutes(60),
     params:
         run=RUN.model_dump(mode="json"),
     message:
@@ -103,7 +104,8 @@ rule write_summary:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("write_summary", 2000),
+        runtime=minutes(60),
     params:
         run=RUN.model_dump(mode="json"),
     message:

@@ -27,7 +27,8 @@ rule tabulate_routing:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("tabulate_routing", 2000),
+        runtime=minutes(60),
     params:
         config=routing_keys("min_token_count", "n_bootstrap"),
         seed=RUN.seed,
@@ -55,7 +56,8 @@ rule measure_specialisation:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("measure_specialisation", 2000),
+        runtime=minutes(60),
     params:
         config=routing_keys(
             "n_bootstrap", "n_permutations", "token_top_p", "gate_top_p"
@@ -85,7 +87,8 @@ rule trace_paths:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("trace_paths", 2000),
+        runtime=minutes(60),
     params:
         config=routing_keys("n_shifts", "n_paths"),
         seed=RUN.seed,
@@ -112,7 +115,8 @@ rule compare_centroids:
     threads: 1
     resources:
         **gpu("activations"),
-        mem_mb=8000,
+        mem_mb=memory("compare_centroids", 2000),
+        runtime=minutes(60),
     params:
         config=routing_keys("centroid_tokens"),
         model=model_params(),
@@ -140,7 +144,8 @@ rule measure_saturation:
     threads: 1
     resources:
         **gpu("activations"),
-        mem_mb=8000,
+        mem_mb=memory("measure_saturation", 2000),
+        runtime=minutes(120),
     params:
         config=routing_keys("saturation_tokens", "n_bootstrap"),
         model=model_params(),

@@ -25,7 +25,8 @@ rule train_dictionary:
     threads: 1
     resources:
         **gpu("dictionary"),
-        mem_mb=8000,
+        mem_mb=memory("train_dictionary", 3000),
+        runtime=minutes(720),
     params:
         config=lambda wildcards: RUN.dictionary(wildcards.dictionary),
         processes=dictionary_processes(),

@@ -30,7 +30,8 @@ rule train_live:
     threads: 2
     resources:
         **gpu("activations", "dictionary"),
-        mem_mb=16000,
+        mem_mb=memory("train_live", 3000),
+        runtime=minutes(1440),
     params:
         dictionaries={name: RUN.dictionary(name) for name in trained()},
         windows=WINDOWS,

@@ -85,7 +85,8 @@ rule cache_round:
     threads: 1
     resources:
         **gpu("activations"),
-        mem_mb=8000,
+        mem_mb=memory("cache_activations", 3000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("activations"),
         sites=RUN.sites(),
@@ -123,7 +124,8 @@ for number, group in enumerate(groups()):
             threads: 1
             resources:
                 **gpu("dictionary"),
-                mem_mb=8000 + 2000 * len(group),
+                mem_mb=memory("train_together", 3000),
+                runtime=minutes(720),
             params:
                 members=[(name, str(window)) for name, window in group],
                 dictionaries={name: RUN.dictionary(name) for name, _ in group},
@@ -156,7 +158,8 @@ for number, group in enumerate(groups()):
         threads: 1
         resources:
             **gpu("dictionary"),
-            mem_mb=8000 + 2000 * len(group),
+            mem_mb=memory("train_together", 3000),
+            runtime=minutes(720),
         params:
             members=[(name, str(window)) for name, window in group],
             dictionaries={name: RUN.dictionary(name) for name, _ in group},

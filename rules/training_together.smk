@@ -26,7 +26,8 @@ for number, group in enumerate(groups()):
         threads: 1
         resources:
             **gpu("dictionary"),
-            mem_mb=8000 + 2000 * len(group),
+            mem_mb=memory("train_together", 3000),
+            runtime=minutes(720),
         params:
             members=[(name, str(window)) for name, window in group],
             dictionaries={name: RUN.dictionary(name) for name, _ in group},

@@ -32,7 +32,8 @@ rule judge_worlds:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("judge_worlds", 2000),
+        runtime=minutes(120),
     params:
         config=RUN.stage("trust"),
         experts=RUN.stage("experts"),
@@ -60,7 +61,8 @@ rule cut_ties:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory("cut_ties", 2000),
+        runtime=minutes(240),
     params:
         config=RUN.stage("trust"),
         experts=RUN.stage("experts"),
@@ -87,7 +89,8 @@ rule shuffle_labels:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("shuffle_labels", 2000),
+        runtime=minutes(120),
     params:
         config=RUN.stage("trust"),
         routing=RUN.stage("routing"),
@@ -120,7 +123,8 @@ rule conclude_trust:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory("conclude_trust", 2000),
+        runtime=minutes(30),
     message:
         "Concluding what may be believed of run {wildcards.run}"
     script:
@@ -157,7 +161,8 @@ rule draw_trust:
         "../envs/deepseemoe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("draw_trust", 2000),
+        runtime=minutes(30),
     message:
         "Drawing how far run {wildcards.run} may be believed"
     script:

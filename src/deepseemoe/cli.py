@@ -72,14 +72,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from deepseemoe.preflight import problems
+    from deepseemoe.preflight import problems, remarks
 
     run = load_run(merged_config(options.configfile))
     found = problems(run)
     if not options.quiet:
         print(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    for problem in found:
-        print(f"deepseemoe check: {problem}", file=sys.stderr)
+    for line in (*(f"warning: {remark}" for remark in remarks(run)), *found):
+        print(f"deepseemoe check: {line}", file=sys.stderr)
     return 1 if found else 0
 
 

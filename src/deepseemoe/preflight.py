@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from deepseemoe.config import RunConfig
-from deepseemoe.runtime.devices import n_gpus, shown_gpus
+from deepseemoe.runtime.devices import n_gpus, problem_of_gpus, remarks_on_gpus, shown_gpus
+from deepseemoe.runtime.gpus import gpus_here
 
 READERS_OF_TABLES = {
     *("all", "write_config", "write_summary", "draw_figures", "label_features", "label_experts"),
@@ -137,17 +138,26 @@ def _d_model(run: RunConfig) -> int | None:
         return None
 
 
+def remarks(run: RunConfig) -> list[str]:
+    """Return one line for each thing that this machine lacks and the run does without."""
+    return [*remarks_on_gpus(run.devices, gpus_here())] if _asks_for_gpus(run) else []
+
+
+def _asks_for_gpus(run: RunConfig) -> bool:
+    return any(map(run.devices.on_gpu, run.devices.stages))
+
+
 def _devices(run: RunConfig) -> Iterator[str]:
-    wanted = {stage: run.devices.n_gpus(stage) for stage in run.devices.stages}
-    if not any(wanted.values()):
+    if not _asks_for_gpus(run):
         return
-    n_seen = n_gpus()
-    for stage, n_wanted in wanted.items():
-        if n_wanted > n_seen:
-            yield (
-                f"devices.{stage}: asks for {n_wanted} GPU{'s' * (n_wanted > 1)}, and torch sees "
-                f"{shown_gpus(n_seen)} here; write cpu instead"
-            )
+    gpus = gpus_here()
+    if problem := problem_of_gpus(run.devices, gpus):
+        yield problem
+    elif gpus.gpus and not gpus.are_fake and n_gpus() < len(gpus.gpus):
+        yield (
+            f"devices: this machine has {len(gpus.gpus)} GPUs, and torch sees "
+            f"{shown_gpus(n_gpus())}; see whether nvidia-smi works and torch is built for CUDA"
+        )
 
 
 def _packages(run: RunConfig) -> Iterator[str]:

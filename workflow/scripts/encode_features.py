@@ -1,4 +1,4 @@
-"""Adapter of rule encode_features; the work is in deepseemoe.features.encode."""
+"""Adapter of rule encode_features; the work is in deepseemoe.features.shards."""
 
 from typing import TYPE_CHECKING
 
@@ -9,17 +9,18 @@ if TYPE_CHECKING:
 
 
 def main(job: "Snakemake") -> None:
-    """Encode one shard of the test split."""
+    """Encode every shard of the test split."""
     from pathlib import Path
 
-    from deepseemoe.features.encode import encode_features
+    from deepseemoe.features.shards import encode_shards
 
-    encode_features(
+    outputs = [Path(output) for output in job.output]
+    encode_shards(
         dictionary=Path(job.input.weights).parent,
-        store=Path(job.input.store),
-        output=Path(job.output[0]),
+        stores=[Path(store) for store in job.input.stores],
+        outputs=outputs,
         device=device(job),
-        manifest={"run": job.wildcards.run, "dictionary": job.wildcards.dictionary},
+        manifest={"run": outputs[0].parents[3].name, "dictionary": job.wildcards.dictionary},
     )
 
 

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from deepseemoe.runtime.stage import devices, run_stage, shared
+from deepseemoe.runtime.stage import run_stage, shared
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import Snakemake, snakemake
 
 
 def main(job: "Snakemake") -> None:
-    """Train all dictionaries of the run; the last GPU is theirs, the others the model's."""
+    """Train all dictionaries of the run while the model runs."""
     from pathlib import Path
 
     from deepseemoe.config import ActivationsConfig, BatchesConfig, ModelConfig
@@ -18,7 +18,7 @@ def main(job: "Snakemake") -> None:
     from deepseemoe.model.loading import load_model
 
     params = job.params
-    model_devices, own = shared(devices(job), **params.on_gpu)
+    model_devices, own = shared(job, **params.on_gpu)
     train_live(
         tasks_of(
             [(name, window) for name in params.dictionaries for window in params.windows],

@@ -14,11 +14,12 @@ from deepseemoe.config.analysis import (
 from deepseemoe.config.base import ConfigError, Section
 from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.corpus import CorpusConfig, FilterConfig
+from deepseemoe.config.devices import DevicesConfig
 from deepseemoe.config.dictionary import DictionaryConfig, ImportedConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.labels import LabelsConfig
 from deepseemoe.config.model import ArchitectureConfig, ModelConfig, TrainingConfig
-from deepseemoe.config.run import DevicesConfig, RunConfig, load_run
+from deepseemoe.config.run import RunConfig, load_run
 from deepseemoe.config.trust import TrustConfig
 
 __all__ = [

@@ -1,6 +1,6 @@
 """What is cached of a forward pass, and how it is stored."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,8 @@ from deepseemoe.names import HookPoint
 
 class ActivationsConfig(Section):
     """The activation stores: what they hold beyond the dictionaries' needs, and their layout."""
+
+    only_how: ClassVar[frozenset[str]] = frozenset({"shards_per_job"})
 
     hook_points: tuple[HookPoint, ...] = Field(
         (), description="Hook points to store besides those that the dictionaries read and write."
@@ -37,6 +39,12 @@ class ActivationsConfig(Section):
     )
     norm_outlier: float = Field(
         10.0, gt=1, description="Rows above this multiple of the median norm are marked not valid."
+    )
+    shards_per_job: int = Field(
+        1,
+        gt=0,
+        description="Neighbouring shards of a split that one job captures; more load the model "
+        "less often.",
     )
     format: Literal[1] = Field(1, description="Layout of the store; a higher one reruns the stage.")
 

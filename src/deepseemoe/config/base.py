@@ -1,7 +1,7 @@
 """What the sections share: strict frozen models, and errors that a user can act on."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,8 @@ class Section(BaseModel):
     """A section of the configuration: unknown keys are errors, and nothing changes it once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    only_how: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say how the work is cut up and not what comes out: `params:` go without them."""
 
     @field_validator("*", mode="before")
     @classmethod

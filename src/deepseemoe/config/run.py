@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from deepseemoe.config.base import Section, WindowField, read_section
 from deepseemoe.config.batches import BatchesConfig
 from deepseemoe.config.compare import CompareConfig
 from deepseemoe.config.corpus import CorpusConfig
+from deepseemoe.config.devices import DevicesConfig
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.justify import JustifyConfig
 from deepseemoe.config.labels import LabelsConfig
@@ -26,54 +27,9 @@ from deepseemoe.config.rounds import Round, rounds_of
 from deepseemoe.config.trust import TrustConfig
 from deepseemoe.names import Site, Window
 
-Device = Literal["cpu", "cuda"]
-Devices = Device | Annotated[int, Field(ge=1)]
 PATHVARS = ("results", "logs", "benchmarks", "resources", "reports", "stats", "temp")
 """Folders that Snakemake lets a configuration place; ours are the first three."""
 DictionaryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-
-
-class DevicesConfig(Section):
-    """Where each heavy stage computes: `cpu`, `cuda` (one GPU), or a number of GPUs.
-
-    Several GPUs are for a model that is too large for one, whose layers are spread over them, and
-    for dictionaries that are, whose features are.
-    """
-
-    model: Device = Field("cpu", description="Training of NanoMoE.")
-    activations: Devices = Field("cpu", description="Capture of activations; `live` runs there.")
-    dictionary: Devices = Field(
-        "cpu", description="Training of dictionaries; several GPUs share each one's features."
-    )
-    evaluation: Devices = Field("cpu", description="Evaluation, which runs the whole model.")
-    features: Device = Field("cpu", description="Encoding of the test split.")
-    experts: Devices = Field(
-        "cpu", description="Effects of features and writes of experts, which run the model."
-    )
-    prediction: Device = Field("cpu", description="Probes that predict routing.")
-    processes: int = Field(
-        1,
-        ge=1,
-        description="Processes that share each dictionary's features where `dictionary` is cpu; "
-        "for trying out what several GPUs do.",
-    )
-    gpu_gib: float = Field(
-        80.0, gt=3, description="Memory of a GPU (GiB), for batches.together: auto and for `plan`."
-    )
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages that have a key here."""
-        return tuple(name for name, _ in self if name not in ("processes", "gpu_gib"))
-
-    def on_gpu(self, stage: str) -> bool:
-        """Return whether a stage computes on GPUs."""
-        return self.n_gpus(stage) > 0
-
-    def n_gpus(self, stage: str) -> int:
-        """Return how many GPUs a stage asks the scheduler for."""
-        device = getattr(self, stage)
-        return device if isinstance(device, int) else int(device == "cuda")
 
 
 class RunConfig(Section):
@@ -269,7 +225,8 @@ class RunConfig(Section):
 
     def stage(self, section: str) -> dict[str, Any]:
         """Return a section as plain data for `params:`; only its own changes rerun a rule."""
-        return getattr(self, section).model_dump(mode="json")
+        found: Section = getattr(self, section)
+        return found.model_dump(mode="json", exclude=set(found.only_how))
 
     def dictionary(self, name: str) -> dict[str, Any]:
         """Return one named dictionary as plain data for `params:`."""

@@ -32,19 +32,27 @@ BATCH = 4096
 
 
 def encode_features(
-    *, dictionary: Path, store: Path, output: Path, device: str, manifest: Mapping[str, Any]
+    *,
+    dictionary: Path,
+    store: Path,
+    output: Path,
+    device: str,
+    manifest: Mapping[str, Any],
+    model: Dictionary | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the features of one activation store to `output`, a feature shard, in text order.
 
-    `dictionary` is a folder. Only valid rows are encoded. Raises ValueError where the store lacks
-    what the dictionary reads.
+    `dictionary` is a folder; `model` is the same on `device`, where the caller has it already.
+    `progress` is told of each span. Only valid rows are encoded. Raises ValueError where the store
+    lacks what the dictionary reads.
     """
-    model, source = Dictionary.load(dictionary).to(device), ActivationStore(store)
+    model, source = model or Dictionary.load(dictionary).to(device), ActivationStore(store)
     sites = _sites(model, source)
     weights = sampled_digest(dictionary / WEIGHTS)
     own = {"window": str(model.window), "weights": weights, "store": source.manifest}
     manifest = {**manifest, **own}
-    order, progress = source.text_order(), Progress("encode_features", source.n_tokens)
+    order, progress = source.text_order(), progress or Progress("encode_features", source.n_tokens)
     with growing(output) as partial:
         writer = FeatureWriter(partial, d_dict=model.d_dict, manifest=manifest)
         for start, stop in spans(order):

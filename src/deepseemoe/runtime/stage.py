@@ -3,12 +3,15 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from safetensors import SafetensorError
 
+from deepseemoe.runtime.claim import claimed
 from deepseemoe.runtime.devices import check_devices
+from deepseemoe.runtime.lease import Lease, asked, leased
 from deepseemoe.runtime.memory import out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -27,7 +30,10 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     logging.basicConfig(level="INFO", format=LINE, handlers=_handlers(job), force=True)
     logger.setLevel("DEBUG")
     try:
-        main(job)
+        with claimed(job) as is_needed:
+            if is_needed:
+                with _leased(job):
+                    main(job)
     except (ValueError, OSError, SafetensorError) as error:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)
@@ -41,12 +47,11 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
 
 
 def devices(job: Any) -> tuple[str, ...]:
-    """Return the GPUs that the scheduler granted the job, as cuda:0 and so on, or else `cpu`.
+    """Return the GPUs that the job leased, as cuda:0 and so on, or else `cpu`.
 
-    Raises ValueError where torch sees fewer than were granted.
+    Raises ValueError where torch sees fewer than were leased.
     """
-    n_granted = job.resources.get("gpu", 0)
-    names = tuple(f"cuda:{number}" for number in range(n_granted)) or ("cpu",)
+    names = _lease_of(job).devices
     check_devices(names)
     return names
 
@@ -65,16 +70,36 @@ def device(job: Any) -> str:
     return devices(job)[0]
 
 
-def shared(
-    granted: Sequence[str], *, model_on_gpu: bool, own_on_gpu: bool
-) -> tuple[Sequence[str], str]:
-    """Return the model's devices and the trainer's: the last GPU is the trainer's own.
+def shared(job: Any, *, model_on_gpu: bool, own_on_gpu: bool) -> tuple[Sequence[str], str]:
+    """Return the model's devices and the trainer's, of a job of two stages; checked as `devices`.
 
-    Where the scheduler granted a single GPU to both, they share it.
+    Where there are fewer GPUs than they ask for, they share.
     """
-    own = granted[-1] if own_on_gpu else "cpu"
-    others = [name for name in granted if name != own]
-    return (others or granted) if model_on_gpu else ("cpu",), own
+    lease = _lease_of(job)
+    check_devices(lease.devices)
+    model = lease.of_stage(0) if model_on_gpu else ("cpu",)
+    own = lease.of_stage(int(model_on_gpu))[-1] if own_on_gpu else "cpu"
+    return model, own
+
+
+_LEASES: dict[int, Lease] = {}
+"""The leases of jobs that run, by the identity of the job."""
+
+
+def _lease_of(job: Any) -> Lease:
+    assert id(job) in _LEASES or not asked(job), "a job takes its GPUs in run_stage"
+    return _LEASES.get(id(job), Lease())
+
+
+@contextmanager
+def _leased(job: Any) -> Iterator[None]:
+    """Hold the GPUs of a job, which `devices` then tells of."""
+    with leased(job) as lease:
+        _LEASES[id(job)] = lease
+        try:
+            yield
+        finally:
+            del _LEASES[id(job)]
 
 
 def _limit_threads(threads: int) -> None:

@@ -14,8 +14,9 @@ from store_bytes import files
 from test_store_capture import CONFIG, SITES, HandSetModel
 
 from deepseemoe.activations.capture import cache_activations
-from deepseemoe.activations.resume import RECORD, cache_into
+from deepseemoe.activations.resume import cache_into, cache_shards
 from deepseemoe.corpus.shards import TokenShard, write_shard
+from deepseemoe.runtime.attempts import RECORD
 
 NAMES = ("00003", "00004", "00005")
 
@@ -182,3 +183,33 @@ def test_a_file_in_place_of_a_store_is_replaced(folder, tokens):
 def test_fewer_shards_keep_theirs(folder, tokens):
     cache(folder, tokens)
     assert cache(folder, tokens[1:]) == 0
+
+
+def cache_beside(stores, tokens, model=None):
+    """Return how many forward passes `cache_shards` made."""
+    model = model or CountingModel()
+    plan = {"config": CONFIG, "sites": SITES, "split": "train", "seed": 0, "manifest": {"run": "a"}}
+    cache_shards(stores, model=model, tokens=tokens, **plan)
+    return model.n_passes
+
+
+def test_stores_of_a_job_appear_together_and_a_failed_job_costs_one(tmp_path, tokens):
+    stores = [tmp_path / "stores" / path.name for path in tokens]
+    with pytest.raises(InterruptedError):
+        cache_beside(stores, tokens, CountingModel(stop_at=2 * PASSES_PER_SHARD + 2))
+    assert not [store for store in stores if store.exists()]
+    for store in stores:  # as a scheduler does, that makes the folders of a job anew
+        shutil.rmtree(store, ignore_errors=True)
+    assert cache_beside(stores, tokens) == PASSES_PER_SHARD
+    for store, path in zip(stores, tokens, strict=True):
+        assert files(store) == alone(path, tmp_path / "alone" / path.name)
+    assert sorted((tmp_path / "stores").iterdir()) == stores
+
+
+def test_what_a_job_of_other_shards_left_growing_is_removed(tmp_path, tokens):
+    stores = [tmp_path / "stores" / path.name for path in tokens]
+    other = (tmp_path / "stores/.growing-00001-00003", tmp_path / "stores/.growing-00006-00007")
+    for folder in other:
+        folder.mkdir(parents=True)
+    assert cache_beside(stores, tokens) == 3 * PASSES_PER_SHARD
+    assert [folder.exists() for folder in other] == [False, True]

@@ -130,6 +130,19 @@ class Killed(BaseException):
     """Stands for kill -9: nothing of the job runs after it."""
 
 
+def kill_after(n_steps, patch):
+    """Have trainings die once they have taken so many steps together."""
+    advance, calls = trainer_module.Trainer.advance, []
+
+    def until_killed(self, batch):
+        calls.append(self)
+        if len(calls) > n_steps:
+            raise Killed
+        return advance(self, batch)
+
+    patch.setattr(trainer_module.Trainer, "advance", until_killed)
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("n_steps", [1, 5])
 def test_a_round_that_is_killed_ends_in_the_same_bytes(
@@ -138,17 +151,10 @@ def test_a_round_that_is_killed_ends_in_the_same_bytes(
     rounds = rounds_of(N_SHARDS, 2)
     for one in rounds[:number]:
         take(stores, tmp_path, one, rounds[-1])
-    advance, calls = trainer_module.Trainer.advance, []
-
-    def until_killed(self, batch):
-        calls.append(self)
-        if len(calls) > n_steps * len(CONFIGS):
-            raise Killed
-        return advance(self, batch)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer_module.Trainer, "advance", until_killed)
-        take(stores, tmp_path, rounds[number], rounds[-1])
+    with monkeypatch.context() as patch:
+        kill_after(n_steps * len(CONFIGS), patch)
+        with pytest.raises(Killed):
+            take(stores, tmp_path, rounds[number], rounds[-1])
     for one in rounds[number:]:
         take(stores, tmp_path, one, rounds[-1])
     assert files(tmp_path) == files(trained)
@@ -160,17 +166,10 @@ def test_rounds_that_are_made_again_do_not_begin_with_a_later_checkpoint(
     rounds, names = rounds_of(N_SHARDS, 2), ("crosscoder",)
     for one in rounds[:2]:
         take(stores, tmp_path, one, rounds[-1], names)
-    advance, calls = trainer_module.Trainer.advance, []
-
-    def until_killed(self, batch):
-        calls.append(self)
-        if len(calls) > 6:
-            raise Killed
-        return advance(self, batch)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer_module.Trainer, "advance", until_killed)
-        take(stores, tmp_path, rounds[2], rounds[-1], names)
+    with monkeypatch.context() as patch:
+        kill_after(6, patch)
+        with pytest.raises(Killed):
+            take(stores, tmp_path, rounds[2], rounds[-1], names)
     assert list(tmp_path.rglob("window.checkpoint"))
     shutil.rmtree(tmp_path / "rounds")
     for one in rounds:

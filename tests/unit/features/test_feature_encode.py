@@ -1,5 +1,7 @@
 """Encoding a store: features in text order, invalid rows empty, against the plain formula."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from deepseemoe.dictionary.gates import Weighted
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.weights import Weights
 from deepseemoe.features.encode import encode_features, spans
+from deepseemoe.features.shards import encode_shards
 from deepseemoe.features.store import FeatureShard
 from deepseemoe.names import Window
 from deepseemoe.runtime.fingerprint import sampled_digest
@@ -44,8 +47,8 @@ def write_store(path, *, layers=(1, 2), width=D, seed=0):
     return x_TLD.float()
 
 
-def write_dictionary(folder):
-    generator = torch.Generator().manual_seed(1)
+def write_dictionary(folder, seed=1):
+    generator = torch.Generator().manual_seed(seed)
     n_layers = len(WINDOW.layers)
     encoder, decoder = (torch.randn(F, n_layers * D, generator=generator) for _ in range(2))
     weights = Weights(
@@ -64,6 +67,11 @@ def write_dictionary(folder):
     )
     made.save(folder)
     return made
+
+
+def files(folder):
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in found}
 
 
 def expected(dictionary, x_TLD, is_valid):
@@ -101,14 +109,8 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
     write_dictionary(tmp_path / "dictionary")
     encode(tmp_path, "a")
     encode(tmp_path, "b")
-    files = [
-        f.relative_to(tmp_path / "a.zarr") for f in (tmp_path / "a.zarr").rglob("*") if f.is_file()
-    ]
-    assert len(files) > 7
-    for file in files:
-        assert (tmp_path / "a.zarr" / file).read_bytes() == (
-            tmp_path / "b.zarr" / file
-        ).read_bytes()
+    assert len(files(tmp_path / "a.zarr")) > 7
+    assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
 
 
 def test_a_store_without_a_layer_of_the_window_is_refused(tmp_path):
@@ -141,3 +143,53 @@ def test_spans_hold_the_same_rows_as_places_and_cover_the_text(windows, least, s
         assert sorted(order[start:stop]) == list(range(start, stop))
         assert stop - start < least + max(windows)
     assert all(stop - start >= least for start, stop in found[:-1])
+
+
+def encode_both(tmp_path, **changes):
+    """Encode two stores as one job does; return the paths of the feature shards."""
+    outputs = [tmp_path / "together" / name for name in ("00000.zarr", "00001.zarr")]
+    stores = [tmp_path / "stores" / path.name for path in outputs]
+    places = {"dictionary": tmp_path / "dictionary", "stores": stores, "outputs": outputs}
+    encode_shards(**places, device="cpu", manifest={"run": "r"} | changes)
+    return outputs
+
+
+def test_the_shards_of_a_job_have_the_bytes_of_each_alone(tmp_path):
+    write_dictionary(tmp_path / "dictionary")
+    for seed in (0, 1):
+        write_store(tmp_path / f"stores/0000{seed}.zarr", seed=seed)
+    outputs = encode_both(tmp_path)
+    assert sorted((tmp_path / "together").iterdir()) == outputs
+    for output in outputs:
+        (tmp_path / "stores" / output.name).rename(tmp_path / "store.zarr")
+        encode(tmp_path, f"alone-{output.stem}")
+        (tmp_path / "store.zarr").rename(tmp_path / "stores" / output.name)
+        assert files(output) == files(tmp_path / f"alone-{output.name}")
+
+
+@pytest.mark.parametrize(
+    ("change", "n_made"), [(None, 1), ("store", 2), ("dictionary", 2), ("run", 2)]
+)
+def test_a_failed_job_costs_the_shard_it_was_at(tmp_path, monkeypatch, change, n_made):
+    write_dictionary(tmp_path / "dictionary")
+    for seed in (0, 1):
+        write_store(tmp_path / f"stores/0000{seed}.zarr", seed=seed)
+    made, failing = [], [1]
+
+    def noting(*, output, **options):
+        if len(made) in failing:
+            raise InterruptedError("killed")
+        made.append(output)
+        encode_features(output=output, **options)
+
+    monkeypatch.setattr("deepseemoe.features.shards.encode_features", noting)
+    with pytest.raises(InterruptedError):
+        encode_both(tmp_path)
+    made.clear(), failing.clear()
+    if change == "store":
+        shutil.rmtree(tmp_path / "stores/00000.zarr")
+        write_store(tmp_path / "stores/00000.zarr", seed=7)
+    if change == "dictionary":
+        write_dictionary(tmp_path / "dictionary", seed=7)
+    encode_both(tmp_path, **({"run": "another"} if change == "run" else {}))
+    assert len(made) == n_made

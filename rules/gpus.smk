@@ -1,0 +1,50 @@
+"""Which GPUs the rules use, and that no two jobs are given one.
+
+A GPU rule has `**gpu("stage", ...)` among its resources: `gpu`, `pins` and `nodes`, of which a
+cluster is asked for the first and the last, and `cuda0`, `cuda1`, ... and `gpus_here`, which this
+machine has once. The latter are registered here, so they hold whatever --resources or a profile
+says, and have the scope "local": whoever submits jobs to a cluster does not count them.
+In:  RUN, the configuration
+"""
+
+import sys
+
+from deepseemoe.runtime.devices import problem_of_gpus, remarks_on_gpus
+from deepseemoe.runtime.gpus import Gpus, gpus_here
+from deepseemoe.runtime.pins import resources
+
+# Only the process that schedules counts GPUs; the others run what they are given.
+GPUS = (
+    gpus_here()
+    if workflow.is_main_process and any(map(RUN.devices.on_gpu, RUN.devices.stages))
+    else Gpus(())
+)
+N_GPUS = len(GPUS.gpus)
+
+if N_GPUS:
+    here = {f"cuda{number}": 1 for number in range(N_GPUS)} | {"gpus_here": N_GPUS}
+    workflow.resource_scopes.update(dict.fromkeys(here, "local"))
+    for name, number in here.items():
+        workflow.register_resource(name, number)
+
+
+def gpu(*stages, most=None):
+    """Return the resources of a job that does these stages: its GPUs, all of one node.
+
+    A job that computes on one device only takes `most` 1: the first of those that are named.
+    """
+    return resources(RUN.devices, stages, n_here=N_GPUS, most=most)
+
+
+def check_gpus():
+    """Tell on screen which GPUs jobs will do without; raise ValueError where they must not."""
+    jobs = workflow.dag.needrun_jobs()
+    # A cluster has its own GPUs, and so may a job that is not of this machine.
+    if not workflow.local_exec or not any(
+        job.rule.resources.get("pins") for job in jobs
+    ):
+        return
+    if problem := problem_of_gpus(RUN.devices, GPUS):
+        raise ValueError(problem)
+    for remark in remarks_on_gpus(RUN.devices, GPUS):
+        print(f"WARNING: {remark}", file=sys.stderr, flush=True)

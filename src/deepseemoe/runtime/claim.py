@@ -1,0 +1,239 @@
+"""One process at a time makes an output, and one workflow at a time a run, whoever started them.
+
+Snakemake's own lock is of one working directory, stays after kill -9, and does not know of jobs
+that outlive it. These are locks of the kernel on bytes of two files, `<results>/{run}/.locks/jobs`
+and `workflow`: they end with the process that holds them, however it ends, and no child holds them,
+so that a killed job never blocks its successor. Files are never removed: to remove one that another
+process is about to lock lets two in. Who holds a lock stands in the file, and is wiped when it is
+let go, so that finished runs are equal to the byte. On a file system without locks nothing is held.
+
+Standard library only: the Snakefile asks for it.
+"""
+
+import atexit
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+logger = logging.getLogger(__name__)
+
+FOLDER = ".locks"
+WORKFLOW = "DEEPSEEMOE_WORKFLOW"
+"""Environment variable: which workflow started a job, in the words of its note."""
+
+LARGEST = (1 << 62) - 1
+"""Of the places in a file that can be locked."""
+
+N_NOTES, NOTE_BYTES = 256, 192
+MOST_NOTED = 64
+"""Outputs of one job that tell who makes them; all of them are locked."""
+
+LOOK_SECONDS = 0.5
+_UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+"""What file systems say that have no locks."""
+
+
+class Note(NamedTuple):
+    """Who holds a lock: `work` names what a job does, so that equal jobs know one another."""
+
+    key: str
+    pid: int
+    host: str
+    since: str
+    rule: str
+    work: str
+
+    def __str__(self) -> str:
+        rule = f", rule {self.rule}" if self.rule else ""
+        return f"process {self.pid} on {self.host}{rule}, since {self.since}"
+
+
+class LockFile:
+    """A file of which bytes are locked, each by one process; the kernel frees them with it."""
+
+    def __init__(self, path: Path):
+        """Open the file, made where there is none; raise OSError where nothing can be written."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            os.ftruncate(self._file, N_NOTES * NOTE_BYTES)
+        except OSError as error:
+            raise OSError(
+                f"{path.parents[1]}: nothing can be written there ({error.strerror}); make it "
+                "writable, make room, or name another folder at pathvars.results"
+            ) from None
+        self._own: dict[str, bytes] = {}
+
+    def close(self) -> None:
+        """Wipe the notes and let go of all locks."""
+        for key, text in self._own.items():
+            if self._read(key) == text:
+                os.pwrite(self._file, bytes(NOTE_BYTES), _place(key))
+        os.close(self._file)
+
+    def lock(self, keys: Sequence[str]) -> str | None:
+        """Lock all keys and return None, or none of them and return the first that is held."""
+        for place, key in enumerate(keys):
+            if not self._lock(key):
+                for held in keys[:place]:
+                    fcntl.lockf(self._file, fcntl.LOCK_UN, 1, int(held, 16) & LARGEST)
+                return key
+        return None
+
+    def write(self, keys: Sequence[str], *, rule: str = "", work: str = "") -> Note:
+        """Note that this process holds the keys."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        host = socket.gethostname()[:40]
+        for key in reversed(keys):  # where two share a place, the first is asked for
+            note = Note(key, os.getpid(), host, since, rule[:40], work)
+            self._own[key] = json.dumps(note).encode().ljust(NOTE_BYTES, b"\0")[:NOTE_BYTES]
+            os.pwrite(self._file, self._own[key], _place(key))
+        os.fsync(self._file)  # other machines see it
+        return note
+
+    def note(self, key: str) -> Note | None:
+        """Return who noted to hold a key, true only while it is locked; None where nobody did."""
+        try:
+            note = Note(*json.loads(self._read(key).rstrip(b"\0")))
+        except (ValueError, TypeError):  # nothing, or two wrote at once
+            return None
+        return note if note.key == key else None
+
+    def _read(self, key: str) -> bytes:
+        return os.pread(self._file, NOTE_BYTES, _place(key))
+
+    def _lock(self, key: str) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key, 16) & LARGEST)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                raise
+        return True
+
+
+def _place(key: str) -> int:
+    return int(key, 16) % N_NOTES * NOTE_BYTES
+
+
+def hold_workflow(folder: Path) -> None:
+    """Be the only workflow that makes the run in `folder`, until this process ends.
+
+    Raises ValueError where another one does, OSError where nothing can be written.
+    """
+    file = LockFile(folder / FOLDER / "workflow")
+    if file.lock([_KEY]) is not None:
+        other = file.note(_KEY) or "another process"
+        file.close()
+        raise ValueError(
+            f"{folder}: another workflow makes this run ({other}); wait for it or end it, or give "
+            "this one another `name`"
+        )
+    os.environ[WORKFLOW] = str(file.write([_KEY]))
+    atexit.register(file.close)
+
+
+@contextmanager
+def claimed(job: Any) -> Iterator[bool]:
+    """Be the only process that makes the outputs of a job; yield whether they are still to be made.
+
+    Where another process makes one of them, as a job that outlived its workflow, wait for its end.
+    They are made already where that one did the very same work. Raises OSError where nothing can be
+    written, ValueError where another workflow has taken over.
+    """
+    outputs = [str(path) for path in job.output]
+    folder = run_folder(job)
+    if folder is None:
+        yield True
+        return
+    file = LockFile(folder / FOLDER / "jobs")
+    try:
+        # All jobs lock in one order, so none waits for one that waits for it.
+        keys = sorted(hashlib.sha256(p.encode()).hexdigest()[:16] for p in _named(outputs, folder))
+        work = _work(job)
+        other = _wait(file, keys, lambda: _check_workflow(folder), folder)
+        file.write(keys[:MOST_NOTED], rule=job.rule, work=work)
+        is_made = other == work and all(map(os.path.exists, outputs))
+        if is_made:
+            logger.info("that process has made all of it, so nothing is left to be done")
+        yield not is_made
+    finally:
+        file.close()
+
+
+def run_folder(job: Any) -> Path | None:
+    """Return the folder of the run that a job writes to; None where it has no outputs."""
+    if not job.output:
+        return None
+    first, run = Path(str(job.output[0])), job.wildcards.run
+    named = Path(job.config.get("pathvars", {}).get("results", "results"), run)
+    if first.is_relative_to(named):
+        return named
+    return next((p for p in reversed(first.parents) if p.name == run), first.parent)
+
+
+_KEY = "0" * 16
+"""Of the one lock in the file of workflows."""
+
+
+def _named(outputs: Sequence[str], folder: Path) -> Iterator[str]:
+    """Yield outputs by their places in the run, so that the way to the folder does not matter."""
+    return (os.path.relpath(path, folder) for path in outputs)
+
+
+def _work(job: Any) -> str:
+    """Return a name for what a job does: equal for equal rules, parameters and inputs."""
+    inputs = [(str(p), *_state(str(p))) for p in job.input]
+    parts = [job.rule, list(map(str, job.output)), inputs, dict(job.params.items())]
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _state(path: str) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _wait(
+    file: LockFile, keys: Sequence[str], check: Callable[[], None], folder: Path
+) -> str | None:
+    """Wait until all keys are locked; return what the last other holder did, if known."""
+    told, work = None, None
+    check()
+    while (key := file.lock(keys)) is not None:
+        note = file.note(key)
+        work = note.work if note else None
+        who = str(note or "another process")
+        if who != told:
+            told = who
+            logger.info("%s: its outputs are being made by %s; waiting for its end", folder, who)
+        time.sleep(LOOK_SECONDS)
+        check()
+    return work
+
+
+def _check_workflow(folder: Path) -> None:
+    """Raise ValueError where the workflow that started this job has ended and another has begun."""
+    own, path = os.environ.get(WORKFLOW), folder / FOLDER / "workflow"
+    if own is None or not path.exists():
+        return
+    file = LockFile(path)
+    try:
+        current = file.note(_KEY)
+    finally:
+        file.close()
+    if current is not None and str(current) != own:
+        raise ValueError(
+            f"{folder}: the workflow that started this job has ended ({own}), and another has "
+            "taken over; nothing is done"
+        )
