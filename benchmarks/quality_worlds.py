@@ -19,15 +19,10 @@ import torch
 from torch import Tensor
 
 from deepseemoe.config import ModelConfig
-from deepseemoe.dictionary.batches import (
-    CachedBatches,
-    Sites,
-    open_stores,
-    site_names,
-    valid_blocks,
-)
+from deepseemoe.dictionary.batches import CachedBatches, Sites, open_stores, valid_blocks
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.normalisation import Normalisation
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.dictionary.splice_metrics import splice_batches, splice_metrics
 from deepseemoe.model.loading import load_model
 from deepseemoe.names import Window

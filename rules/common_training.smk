@@ -1,13 +1,12 @@
 """Which dictionaries are trained, in which jobs, and which are imported."""
 
+from deepseemoe.plan.together import fits_gpus, width_of
+
 
 def groups():
     """Return the dictionaries that each job of training_together.smk trains."""
     together = RUN.batches.together
     if together == "auto" and RUN.devices.on_gpu("dictionary"):
-        # Their bytes need torch, which plans of all other runs do without.
-        from deepseemoe.plan.together import fits_gpus, width_of
-
         return groups_of(RUN, fits_gpus(RUN, width_of(RUN)))
     return groups_of(RUN, at_most(1 if together == "auto" else together))
 

@@ -15,6 +15,7 @@ from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, sche
 from deepseemoe.interop.command import add_export, add_import, run_export, run_import
 from deepseemoe.plan.command import add_plan, run_plan
 from deepseemoe.query.command import add_look, run_look
+from deepseemoe.runtime.terminal import printable
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"deepseemoe {options.command}: {error}", file=sys.stderr)
+        print(printable(f"deepseemoe {options.command}: {error}"), file=sys.stderr)
         return 1
 
 
@@ -79,7 +80,7 @@ def _check(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     for line in (*(f"warning: {remark}" for remark in remarks(run)), *found):
-        print(f"deepseemoe check: {line}", file=sys.stderr)
+        print(printable(f"deepseemoe check: {line}"), file=sys.stderr)
     return 1 if found else 0
 
 

@@ -5,9 +5,10 @@ import shutil
 import pytest
 from runs import ROOT, digests, kill_within, planned, snakemake
 
-from deepseemoe.dictionary.batches import open_stores, site_names
+from deepseemoe.dictionary.batches import open_stores
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.evaluate import stored_metrics
+from deepseemoe.dictionary.site_names import site_names
 
 LIVE = (ROOT / "tests/config/small.yaml", ROOT / "tests/config/live.yaml")
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.dictionary.normalisation import Normalisation
-from deepseemoe.names import Site, Window
 from deepseemoe.runtime.seeds import generator
 
 
@@ -67,19 +66,6 @@ class Sites(NamedTuple):
         """Return some of these sites, in the order of `names`."""
         places = [self.names.index(name) for name in names]
         return Sites(tuple(names), Normalisation(*(part[places] for part in self.normalisation)))
-
-
-def site_names(hook_point: str, window: Window) -> tuple[str, ...]:
-    """Return the arrays of a hook point over a window, in order of layers."""
-    return tuple(str(Site(hook_point, layer)) for layer in window.layers)
-
-
-def written_names(
-    reads: str, writes: str, window: Window, *, reconstruct_input: bool = False
-) -> tuple[str, ...]:
-    """Return the arrays that a dictionary writes, slot by slot (see `layout`)."""
-    points = (reads, writes) if reconstruct_input else (writes,)
-    return tuple(str(Site(point, layer)) for layer in window.layers for point in points)
 
 
 def open_stores(paths: Sequence, names: Sequence[str]) -> list[ActivationStore]:

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from deepseemoe.dictionary.batches import site_names, written_names
 from deepseemoe.dictionary.codes import Codes, Entries, offsets_of
 from deepseemoe.dictionary.decoding import by_part, skipped, written
 from deepseemoe.dictionary.folder import read_folder, write_folder
@@ -22,6 +21,7 @@ from deepseemoe.dictionary.gates import Gate, Weighted
 from deepseemoe.dictionary.layout import Part, n_slots, parts_of
 from deepseemoe.dictionary.normalisation import Normalisation
 from deepseemoe.dictionary.scan import Job, jobs_of
+from deepseemoe.dictionary.site_names import site_names, written_names
 from deepseemoe.dictionary.weights import Weights, assemble
 from deepseemoe.names import Window
 

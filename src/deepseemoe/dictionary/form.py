@@ -1,8 +1,8 @@
 """What a configured dictionary reads and writes, and the parts that its features fall into."""
 
 from deepseemoe.config.dictionary import DictionaryConfig
-from deepseemoe.dictionary.batches import site_names, written_names
 from deepseemoe.dictionary.layout import Part, parts_of
+from deepseemoe.dictionary.site_names import site_names, written_names
 from deepseemoe.names import Window
 
 

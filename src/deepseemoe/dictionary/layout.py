@@ -13,10 +13,13 @@ Axes: T tokens, D d_model, L layers of the window, F features, C columns of the 
 R columns that a part reads, W columns that it writes.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # plans use parts, and need no torch
+    from torch import Tensor
 
 
 class Part(NamedTuple):

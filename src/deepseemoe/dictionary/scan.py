@@ -24,15 +24,10 @@ import torch
 from torch import Tensor
 
 from deepseemoe.dictionary import kernels
+from deepseemoe.dictionary.blocks import BLOCK, GPU_BLOCK
 from deepseemoe.dictionary.codes import Entries, dot_products, offsets_of
 from deepseemoe.dictionary.layout import Part
 from deepseemoe.dictionary.weights import Weights
-
-BLOCK = 1024
-"""Features of one block; 512 to 4096 took the same time, and smaller ones stay in cache."""
-
-GPU_BLOCK = 8192
-"""The same on a GPU, which waits for the host once a block."""
 
 SLAB = 2**19
 """Entries of a block that are worth a thread of their own."""

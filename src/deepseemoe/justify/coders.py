@@ -16,9 +16,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.codes import Entries
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.names import Window
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.justify.coders import Copy, matrix, own_entries
 from deepseemoe.justify.probes import fit_ridge
 from deepseemoe.justify.rows import Rows

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from deepseemoe.config import JustifyConfig
-from deepseemoe.dictionary.batches import open_stores, site_names
+from deepseemoe.dictionary.batches import open_stores
 from deepseemoe.dictionary.dictionary import Dictionary
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.justify.coders import Coder, Copy, Separate, coder_of
 from deepseemoe.justify.copying import fit_copy
 from deepseemoe.justify.plan import CROSSCODER, Member, evaluated, members, width_of

@@ -17,7 +17,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from deepseemoe.dictionary.batches import site_names
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.justify.rows import Rows, Tokens
 from deepseemoe.justify.sums import Key, Sums, units_of
 from deepseemoe.names import Window

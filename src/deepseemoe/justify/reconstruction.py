@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from deepseemoe.dictionary.batches import site_names
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.justify.coders import Coder, matrix
 from deepseemoe.justify.rows import Rows
 from deepseemoe.justify.sums import Key, Sums, units_of

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepseemoe.dictionary.batches import open_stores, site_names
+from deepseemoe.dictionary.batches import open_stores
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.justify.rows import Rows
 from deepseemoe.names import Window
 

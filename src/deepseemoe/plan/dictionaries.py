@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from deepseemoe.config import DictionaryConfig, RunConfig
+from deepseemoe.dictionary.blocks import BLOCK, GPU_BLOCK
 from deepseemoe.dictionary.form import parts_in, read_and_written
 from deepseemoe.dictionary.layout import Part
-from deepseemoe.dictionary.scan import BLOCK, GPU_BLOCK
 from deepseemoe.names import Window
 
 FLOAT = 4

@@ -7,6 +7,9 @@ MIB = 2**20
 TIB = 2**40
 BILLION = 1e9
 
+RESERVE_GIB = 3
+"""Of a GPU, for CUDA itself, its kernels, and memory in pieces; an 80 GB card has 79.6 GiB."""
+
 Unit = Literal["bytes", "parameters", "tokens", "tokens/s", "hours", "USD"]
 
 

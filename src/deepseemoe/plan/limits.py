@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepseemoe.config import RunConfig
-from deepseemoe.plan.figures import GIB, Figure, shown_bytes
+from deepseemoe.plan.figures import GIB, RESERVE_GIB, Figure, shown_bytes
 from deepseemoe.plan.memory import Use
-
-RESERVE_GIB = 3
-"""Of a GPU, for CUDA itself, its kernels, and memory in pieces; an 80 GB card has 79.6 GiB."""
 
 
 class Limits(NamedTuple):

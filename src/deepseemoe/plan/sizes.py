@@ -51,6 +51,26 @@ def sizes_of(run: RunConfig) -> Sizes | None:
         return None
 
 
+def fetched_sizes(run: RunConfig) -> Sizes:
+    """Return the sizes of the model that a run reads; its config.json is fetched where it must be.
+
+    Raises OSError where it cannot be had, ValueError where it names no sizes that are known.
+    """
+    name, revision = str(run.model.name), run.model.revision
+    if (found := sizes_of(run)) is not None:
+        return found
+    if Path(name).expanduser().is_dir() or Path(name).is_absolute():
+        file = Path(name).expanduser() / "config.json"
+    else:
+        from huggingface_hub import hf_hub_download  # for Hub names only
+
+        file = Path(hf_hub_download(name, "config.json", revision=revision))
+    found = read_sizes(json.loads(file.read_text(encoding="utf-8")))
+    if found is None:
+        raise ValueError(f"{file} does not say its width, layers and experts")
+    return found
+
+
 def read_sizes(config: Mapping[str, Any]) -> Sizes | None:
     """Return the sizes in a config.json; None where it names none that are known."""
     config = config.get("text_config") or config

@@ -1,12 +1,13 @@
-"""How many dictionaries one job trains together: a number, or what fits a GPU."""
+"""How many dictionaries one job trains together: a number, or what fits a GPU.
+
+The Snakefile asks, so nothing here imports torch.
+"""
 
 from deepseemoe.config import ConfigError, RunConfig
 from deepseemoe.config.groups import Fits, Group, at_most, groups_of
 from deepseemoe.plan.dictionaries import FLOAT, Shape
-from deepseemoe.plan.figures import GIB
-from deepseemoe.plan.limits import RESERVE_GIB
-from deepseemoe.plan.network import read_network
-from deepseemoe.plan.source import checkpoint_of
+from deepseemoe.plan.figures import GIB, RESERVE_GIB
+from deepseemoe.plan.sizes import fetched_sizes
 
 
 def grouped(run: RunConfig, *, d_model: int) -> list[list[Shape]]:
@@ -55,7 +56,7 @@ def width_of(run: RunConfig) -> int:
     if run.model.source != "hub":
         return run.model.architecture.d_model
     try:
-        return read_network(checkpoint_of(run)).d_model
+        return fetched_sizes(run).d_model
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"batches.together: auto needs the width of {run.model.name}, but {error}; "

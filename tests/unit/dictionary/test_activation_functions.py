@@ -7,9 +7,10 @@ from planted_stores import D_MODEL, N_ACTIVE, crosscoder_sites, matched_cosines,
 from planted_training import READS, TRAIN, WINDOW, train
 
 from deepseemoe.activations.store import ActivationStore
-from deepseemoe.dictionary.batches import site_names, valid_blocks
+from deepseemoe.dictionary.batches import valid_blocks
 from deepseemoe.dictionary.evaluate import stored_metrics
 from deepseemoe.dictionary.gates import PerFeature, TopK, Weighted
+from deepseemoe.dictionary.site_names import site_names
 
 FUNCTIONS = {
     "topk": {"activation": "topk"},

@@ -13,9 +13,9 @@ from deepseemoe.dictionary.batches import (
     Sites,
     open_stores,
     prefetched,
-    site_names,
     valid_blocks,
 )
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.names import Window
 
 WINDOW, WIDTH = Window(0, 1), 6

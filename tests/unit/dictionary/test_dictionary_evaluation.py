@@ -17,10 +17,10 @@ from small_moe import (
 )
 
 from deepseemoe.activations.store import ActivationStore
-from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.evaluate import evaluate_dictionary, stored_metrics
 from deepseemoe.dictionary.gates import Weighted
 from deepseemoe.dictionary.normalisation import Normalisation
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.dictionary.splice import crosscoder_edits, transcoder_edits
 from deepseemoe.dictionary.splice_metrics import splice_batches
 from deepseemoe.model.losses import next_token_loss

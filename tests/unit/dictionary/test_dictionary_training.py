@@ -7,9 +7,10 @@ from planted_stores import D_MODEL, matched_cosines, sparse_codes, write_store
 from planted_training import QUICK, READS, TRAIN, WINDOW, WRITES, train
 
 from deepseemoe.activations.store import ActivationStore
-from deepseemoe.dictionary.batches import site_names, valid_blocks
+from deepseemoe.dictionary.batches import valid_blocks
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.evaluate import stored_metrics
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.runtime.tables import read_manifest, read_table
 
 

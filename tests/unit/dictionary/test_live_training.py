@@ -9,10 +9,10 @@ from deepseemoe.activations.pool import N_CHUNKS, Pool
 from deepseemoe.activations.shuffled_text import ShuffledText
 from deepseemoe.config import ActivationsConfig, BatchesConfig, DictionaryConfig
 from deepseemoe.dictionary import trainer as trainer_module
-from deepseemoe.dictionary.batches import site_names
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.live import train_live
 from deepseemoe.dictionary.live_batches import LiveBatches
+from deepseemoe.dictionary.site_names import site_names
 from deepseemoe.dictionary.train import Task
 from deepseemoe.model.tokens import TokenBatch
 from deepseemoe.names import Window
