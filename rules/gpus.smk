@@ -1,6 +1,6 @@
 """Which GPUs the rules use, and that no two jobs are given one.
 
-A GPU rule has `**gpu("stage", ...)` among its resources: `gpu`, `pins` and `nodes`, of which a
+Resources of rules on GPUs have `**gpu("stage", ...)`, which is `gpu`, `pins` and `nodes`, of which a
 cluster is asked for the first and the last, and `cuda0`, `cuda1`, ... and `gpus_here`, which this
 machine has once. The latter are registered here, so they hold whatever --resources or a profile
 says, and have the scope "local": whoever submits jobs to a cluster does not count them.

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from deepseemoe.config.compare import ComparedRun
 from deepseemoe.config.files import read_file
+from deepseemoe.runtime import checksums
 from deepseemoe.runtime.tables import read_table
 
 STAGES = ("routing", "experts", "labels")
@@ -42,6 +43,7 @@ class Finished(NamedTuple):
 
     def table(self, path: str | Path, *columns: str) -> pa.Table:
         """Return columns of a table; raise ValueError where it lacks one."""
+        checksums.check(self.folder, [self.folder / path])
         table = read_table(self.folder / path)
         missing = [name for name in columns if name not in table.column_names]
         if missing:

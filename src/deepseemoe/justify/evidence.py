@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from deepseemoe.justify.intervals import Ratios
 from deepseemoe.justify.plan import width_of
-from deepseemoe.justify.splicing import MODEL
-from deepseemoe.justify.sums import COLUMNS, Key, read_sums
+from deepseemoe.justify.sums import COLUMNS, MODEL, Key, read_sums
 from deepseemoe.names import Window
 from deepseemoe.runtime.files import read_json
 

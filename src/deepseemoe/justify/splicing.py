@@ -19,13 +19,10 @@ from deepseemoe.dictionary.metrics import router_agreement
 from deepseemoe.dictionary.splice import crosscoder_edits, zero_edits
 from deepseemoe.dictionary.splice_metrics import CHUNK_TOKENS, SpliceBatch, splice_batches
 from deepseemoe.justify.coders import Coder, moved
-from deepseemoe.justify.sums import Key, Sums, units_of
+from deepseemoe.justify.sums import MODEL, Key, Sums, units_of
 from deepseemoe.model.adapter import MoeModel
 from deepseemoe.model.taps import Edit
 from deepseemoe.names import Site
-
-MODEL = -1
-"""The layer under which sums of the whole model stand."""
 
 
 @torch.no_grad()

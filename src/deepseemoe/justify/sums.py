@@ -20,6 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepseemoe.runtime.tables import Column
 
+MODEL = -1
+"""The layer under which sums of the whole model stand."""
+
 MAX_UNITS = 400
 """Documents are the units of the bootstrap; where there are more, whole documents share a unit."""
 

@@ -15,6 +15,10 @@ from scipy import stats
 PEERS = ("rd", "rho", "cosine", "p_e_given_f")
 """Orders of published tools: SteerMoE, RouterInterp, and two that many use."""
 
+AGREEMENT = "agreement of counts and weights"
+"""Spearman correlation of `lor` and `w_map` over tested pairs: 0 where they know nothing of each
+other."""
+
 LEAST = {
     ("realistic", "auroc"): 0.95,
     ("realistic", "ap"): 0.80,

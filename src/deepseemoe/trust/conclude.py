@@ -9,9 +9,8 @@ import numpy as np
 
 from deepseemoe.runtime.files import write_json
 from deepseemoe.runtime.tables import read_table, write_table
-from deepseemoe.trust.claims import Claim, null_claims, planted_claims
+from deepseemoe.trust.claims import AGREEMENT, Claim, null_claims, planted_claims
 from deepseemoe.trust.schemas import NULLS
-from deepseemoe.trust.switches import AGREEMENT
 
 
 def conclude_trust(

@@ -25,12 +25,9 @@ from deepseemoe.experts.join import Join, Routing, join
 from deepseemoe.experts.statistics import clustered_log_odds
 from deepseemoe.experts.support import count_firings, supported_features
 from deepseemoe.runtime.seeds import generator
+from deepseemoe.trust.claims import AGREEMENT
 from deepseemoe.trust.null_rates import Rate, null_rates
 from deepseemoe.trust.reading import rows_of_join
-
-AGREEMENT = "agreement of counts and weights"
-"""Spearman correlation of `lor` and `w_map` over tested pairs: 0 where they know nothing of each
-other."""
 
 
 class Source(NamedTuple):
