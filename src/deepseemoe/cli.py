@@ -1,6 +1,7 @@
 """The console script `deepseemoe`, for what is no stage: check, plan, export, import and so on."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ DEFAULT_CONFIG = Path("config/config.yaml")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status; what is wrong is said in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     options = _parsed(arguments)
     try:
         return options.run(options)
