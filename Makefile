@@ -6,7 +6,9 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-.PHONY: demo test lint peers test-peers clean
+SLURM_STAMP := $(VENV)/.installed-slurm
+
+.PHONY: demo test lint peers test-peers test-slurm clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -15,7 +17,7 @@ demo: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests/unit
-	$(BIN)/python -m pytest -v --durations=0 tests/workflow
+	$(BIN)/python -m pytest -v --durations=0 tests/workflow tests/faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -29,6 +31,14 @@ $(STAMP): pyproject.toml envs/constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c envs/constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c envs/constraints.txt -e ".[test]"
+	touch $@
+
+# Every rule through a real SLURM that is started for it, as root on Debian or Ubuntu; elsewhere it says why it is left out.
+test-slurm: $(SLURM_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -rs --durations=0 tests/slurm
+
+$(SLURM_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c envs/constraints.txt -e ".[test,slurm]"
 	touch $@
 
 # sae-lens, eai-sparsify and dictionary-learning, in an environment of their own beside an editable install of ours.

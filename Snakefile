@@ -64,6 +64,10 @@ onstart:
         hold_run()
 
 
+onerror:
+    tell_endings(log)
+
+
 rule all:
     """Everything of the run, down to its report."""
     default_target: True

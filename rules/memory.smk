@@ -5,6 +5,7 @@ that takes more. Another value is given by `--set-resources RULE:mem_mb=N` or in
 """
 
 from deepseemoe.plan.ram import Ram
+from deepseemoe.runtime.endings import endings
 
 RAM = Ram(RUN)
 # SLURM's executor runs a Snakemake in the job and another in its step; measured: 171 and 163 MB.
@@ -27,3 +28,9 @@ def minutes(first):
         return first * 2 ** (attempt - 1)
 
     return needed
+
+
+def tell_endings(logs):
+    """Print why jobs of SLURM failed, one line each; nothing on one machine."""
+    for line in (line for log in logs for line in endings(Path(log))):
+        print(line, file=sys.stderr)

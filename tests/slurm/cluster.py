@@ -125,12 +125,13 @@ def _start_database(folder: Path) -> None:
         --pid-file={folder}/pid --log-error={folder}/log --bind-address=127.0.0.1
         --port={DATABASE_PORT} --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900
         --innodb-flush-log-at-trx-commit=0""".split()
-    nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    subprocess.Popen(
-        ["/usr/sbin/mariadbd", *options],
-        **nowhere,
+    # It stays in the foreground, and setsid goes back to us.
+    subprocess.run(
+        ["setsid", "--fork", "/usr/sbin/mariadbd", *options],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     wait_for("mariadb", lambda: _asked(folder, "select 1") is not None)
 

@@ -37,6 +37,8 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill,NoShared
+TaskProlog={folder}/record_start
+TaskEpilog={folder}/record_end
 SwitchType=switch/none
 MpiDefault=none
 SchedulerType=sched/backfill
@@ -55,6 +57,13 @@ KillWait=2
 MinJobAge=300
 JobRequeue=1
 GresTypes=gpu
+"""
+
+RECORD = """\
+#!/bin/sh
+# What a step was granted, as its processes see it: time, node, job.step, GPUs.
+step=$SLURM_JOB_ID.$SLURM_STEP_ID
+echo "$(date +%s.%N) {what} $SLURMD_NODENAME $step gpus=$CUDA_VISIBLE_DEVICES" >> {folder}/log/steps
 """
 
 PARTITIONS = """\
@@ -92,6 +101,9 @@ def write_files(folder: Path, *, accounting: bool) -> list[Path]:
     for name, text in files.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)
+    for what in ("start", "end"):
+        (folder / f"record_{what}").write_text(RECORD.format(folder=folder, what=what))
+        (folder / f"record_{what}").chmod(0o755)
     return [folder / name for name in files]
 
 
@@ -105,7 +117,7 @@ def _slurm(folder: Path, accounting: bool) -> str:
         )
     nodes = "".join(
         f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={FIRST_NODE_PORT + number}"
-        f" CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:h100:{GPUS} State=UNKNOWN\n"
+        f" CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:h100:{GPUS} Weight={number + 1}\n"
         for number, node in enumerate(NODES)
     )
     return _filled(SLURM, folder) + storage + nodes + PARTITIONS

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from deepseemoe.activations.layout import FORMAT, KIND, read_metadata
 from deepseemoe.activations.reader import MappedArray
 from deepseemoe.names import HOOK_POINTS, Site
+from deepseemoe.runtime.arrays import whole_group
 
 
 class Statistics(NamedTuple):
@@ -32,10 +33,11 @@ class ActivationStore:
     def __init__(self, path: str | PathLike[str]):
         """Check format and kind, and list the arrays; no data is read."""
         self.path = Path(path)
-        attributes = _checked_attributes(self.path)
-        self.manifest: dict[str, Any] = attributes["manifest"]
+        with whole_group(self.path):
+            attributes = _checked_attributes(self.path)
+            self.manifest: dict[str, Any] = attributes["manifest"]
+            self._names = tuple(_array_names(self.path))
         self._arrays: dict[str, MappedArray] = {}
-        self._names = tuple(_array_names(self.path))
         self.n_tokens: int = len(self["token_id"])
 
     def __contains__(self, name: object) -> bool:
@@ -46,7 +48,8 @@ class ActivationStore:
             if name not in self._names:
                 held = ", ".join(self._names)
                 raise ValueError(f"{self.path}: no array {name!r}; the store holds {held}")
-            self._arrays[name] = MappedArray(self.path / name, f"{self.path}: {name}")
+            with whole_group(self.path):
+                self._arrays[name] = MappedArray(self.path / name, f"{self.path}: {name}")
         return self._arrays[name]
 
     @property

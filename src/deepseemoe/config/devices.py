@@ -65,9 +65,9 @@ Devices = Annotated[
 
 
 class DevicesConfig(Section):
-    """Where each heavy stage computes: `cpu`, `cuda` (any one GPU), a number of GPUs, or GPUs by name.
+    """Where each heavy stage computes: `cpu`, `cuda` (any one GPU), a number of GPUs, or by name.
 
-    A name is `cuda:1`, or `[cuda:0, cuda:1]` for several. Several GPUs are for a model that is too
+    Names are `cuda:1`, or `[cuda:0, cuda:1]` for several. Several GPUs are for a model that is too
     large for one, whose layers are spread over them, and for dictionaries that are, whose features
     are. Where a machine has fewer GPUs, stages share those that are there; without any they compute
     on the CPU (docs/devices.md).
@@ -118,7 +118,7 @@ class DevicesConfig(Section):
         return self.n_gpus(stage) > 0
 
     def n_gpus(self, *stages: str) -> int:
-        """Return how many GPUs a job that does these stages asks for; one named twice counts once."""
+        """Return how many GPUs a job of these stages asks for; one named twice counts once."""
         return n_distinct([pin for stage in stages for pin in self.pins(stage)])
 
 

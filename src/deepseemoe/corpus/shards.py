@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from deepseemoe.runtime.arrays import whole_group
 from deepseemoe.runtime.files import growing
 
 SHARD_FORMAT = 1
@@ -51,13 +52,15 @@ def write_shard(
 
 def read_shard(path: Path) -> TokenShard:
     """Return a token shard; raise ValueError where `path` is not one, is older, or is damaged."""
-    group = _checked(path)
-    return TokenShard(*(_read_whole(group, name, path) for name in _ARRAYS))
+    with whole_group(path):
+        group = _checked(path)
+        return TokenShard(*(_read_whole(group, name, path) for name in _ARRAYS))
 
 
 def shard_shape(path: Path) -> tuple[int, int]:
     """Return sequences and sequence length of a shard, (S, N), without its tokens."""
-    return _checked(path)["token_id"].shape
+    with whole_group(path):
+        return _checked(path)["token_id"].shape
 
 
 def _checked(path: Path) -> zarr.Group:

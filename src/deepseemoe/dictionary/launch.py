@@ -26,6 +26,7 @@ from deepseemoe.dictionary.shards import shard_of
 from deepseemoe.dictionary.together import train_together
 from deepseemoe.dictionary.train import Task
 from deepseemoe.runtime.files import write_json
+from deepseemoe.runtime.lease import Held, held
 from deepseemoe.runtime.memory import out_of_memory
 
 PATIENCE = timedelta(minutes=20)
@@ -45,6 +46,7 @@ class Job(NamedTuple):
     folder: Path
     parent: int
     n_threads: int
+    lease: Held
 
 
 def train_on(
@@ -68,8 +70,8 @@ def train_on(
         shard_of(parts_in(task.config, n_layers=n_layers, grouped=True), 0, len(devices))
     with TemporaryDirectory(prefix="deepseemoe-ranks-") as folder:
         n_threads = max(1, torch.get_num_threads() // len(devices))
-        job = Job(tuple(devices), tuple(tasks), work, options, Path(folder), os.getpid(), n_threads)
-        _run(job)
+        told = (tuple(devices), tuple(tasks), work, options, Path(folder), os.getpid(), n_threads)
+        _run(Job(*told, held()))  # ranks live on for a moment where this process is killed
 
 
 def _run(job: Job) -> None:

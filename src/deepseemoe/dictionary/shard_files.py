@@ -16,7 +16,12 @@ from torch import Tensor
 
 from deepseemoe.dictionary.ranks import Ranks
 from deepseemoe.dictionary.shards import Shard, rows_of
-from deepseemoe.runtime.checkpoints import Checkpoint, header_of, write_checkpoint
+from deepseemoe.runtime.checkpoints import (
+    Checkpoint,
+    header_of,
+    refuse_damaged,
+    write_checkpoint,
+)
 from deepseemoe.runtime.files import read_json, write_json
 
 INDEX = "index.json"
@@ -72,6 +77,8 @@ def read_share(found: Found, shard: Shard, sizes: Mapping[str, Sizes]) -> Checkp
     `sizes` are those of each tensor. Raises ValueError where a file is damaged.
     """
     try:
+        for path in found.files:
+            refuse_damaged(path)
         with ExitStack() as opened:
             files = [opened.enter_context(safe_open(path, framework="pt")) for path in found.files]
             log = header_of(files[0])["log"]

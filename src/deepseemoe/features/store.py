@@ -18,6 +18,8 @@ import zarr
 from scipy import sparse
 from zarr.codecs import ZstdCodec
 
+from deepseemoe.runtime.arrays import whole_group
+
 FORMAT = 1
 KIND = "features"
 CHUNK = 1 << 18
@@ -44,6 +46,11 @@ class FeatureShard:
     @classmethod
     def open(cls, path: Path | str) -> "FeatureShard":
         """Open a shard; raise ValueError where it is none or of another format."""
+        with whole_group(path):
+            return cls._open(path)
+
+    @classmethod
+    def _open(cls, path: Path | str) -> "FeatureShard":
         try:
             group = zarr.open_group(str(path), mode="r")
         except FileNotFoundError:
@@ -64,7 +71,8 @@ class FeatureShard:
         Chunks are decoded whole, so ranges that end at multiples of CHUNK decode each once. Raises
         ValueError where the array is damaged.
         """
-        array = self._whole(name)
+        with whole_group(self.label):
+            array = self._whole(name)
         try:
             return array[start : array.shape[0] if stop is None else stop]
         except (RuntimeError, ValueError) as error:
@@ -91,7 +99,8 @@ class FeatureShard:
     @property
     def n_active(self) -> int:
         """How many activations it holds."""
-        return int(self._group["activation"].shape[0])
+        with whole_group(self.label):
+            return int(self._group["activation"].shape[0])
 
     @cached_property
     def features(self) -> npt.NDArray[np.unsignedinteger]:

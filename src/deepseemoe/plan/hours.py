@@ -131,7 +131,8 @@ def _live(run: RunConfig, shapes: Sequence[Shape], model: Speed) -> Figure:
         return _hours("train_live", n_tokens, _from(found))
     training = sum(s.config.n_tokens / training_speed(s, device) for s in shapes) / 3600
     reading = n_tokens / model.tokens_per_second / 3600
-    apart = run.devices.on_gpu("activations") and run.devices.on_gpu("dictionary")
+    n_gpus = run.devices.n_gpus("activations", "dictionary")
+    apart = run.devices.on_gpu("dictionary") and n_gpus > run.devices.n_gpus("activations") > 0
     total, order = (max(training, reading), "beside") if apart else (training + reading, "after")
     how = (
         f"{n_tokens:,} tokens: dictionaries {shown_hours(training)} (assumed: float32 on "

@@ -192,10 +192,8 @@ _RULES: dict[str, Callable[[_Parts], float]] = {
     "cut_ties": lambda p: p.maps() + p.routing() + min(24 * p.active(), REGRESSION_BYTES),
     "compare_runs": lambda p: 8 * 8 * p.n_layers() * p.pairs(),
 }
-_STORES = ("cache_layers", "cache_random_model", "cache_round")
-_RULES |= dict.fromkeys(_STORES, _RULES["cache_activations"])
+_RULES |= dict.fromkeys(("cache_layers", "cache_random_model"), _RULES["cache_activations"])
 _RULES |= dict.fromkeys(("train_arm", "measure_stability"), _RULES["train_dictionary"])
-_RULES |= dict.fromkeys(("train_round", "finish_rounds"), _RULES["train_together"])
 _RULES["evaluate_arms"] = _RULES["evaluate_dictionary"]
 
 

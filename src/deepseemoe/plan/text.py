@@ -54,5 +54,5 @@ def _call(plan: Plan) -> str:
     devices = plan.run.devices
     n_gpus = max(devices.n_gpus(stage) for stage in devices.stages)
     if plan.run.batches.source == "live":
-        n_gpus = max(n_gpus, devices.n_gpus("activations") + devices.n_gpus("dictionary"))
+        n_gpus = max(n_gpus, devices.n_gpus("activations", "dictionary"))
     return f"the largest job takes {n_gpus} GPUs: --resources gpu={n_gpus}" if n_gpus else "on CPUs"

@@ -103,7 +103,7 @@ def _trainers(
 
 
 def _live(run: RunConfig, network: Network, own: tuple[Share, ...]) -> Iterator[Use]:
-    """Yield the devices of live training: the last GPU is the dictionaries'."""
+    """Yield the devices of live training: a GPU that both name holds both."""
     n_gpus, on_gpu = run.devices.n_gpus("activations"), run.devices.on_gpu("dictionary")
     sizes = model_bytes(run.model, loaded(run, network), max(n_gpus, 1))
     forward = forward_shares(run, network)
@@ -111,11 +111,19 @@ def _live(run: RunConfig, network: Network, own: tuple[Share, ...]) -> Iterator[
         shares = (Share("model", sizes[0]), *forward, *own)
         yield Use("train_live", "dictionary", names_of(run, "dictionary")[0], shares)
         return
-    n_all = n_gpus + on_gpu
-    for number, size in enumerate(sizes, start=1):
-        shares = (Share("model", size), *forward)
-        yield Use("train_live", "activations", f"GPU {number} of {n_all}", shares)
-    yield Use("train_live", "dictionary", f"GPU {n_all} of {n_all}" if on_gpu else "RAM", own)
+    n_all = run.devices.n_gpus("activations", "dictionary")
+    place = _own_place(run) if on_gpu else None
+    for number, size in enumerate(sizes):
+        shares = (Share("model", size), *forward, *(own if number == place else ()))
+        yield Use("train_live", "activations", f"GPU {number + 1} of {n_all}", shares)
+    if place is None or place >= n_gpus:
+        yield Use("train_live", "dictionary", f"GPU {n_all} of {n_all}" if on_gpu else "RAM", own)
+
+
+def _own_place(run: RunConfig) -> int:
+    """Return which of a live job's GPUs is the dictionaries': one of the model's, or the next."""
+    (own,), models = run.devices.pins("dictionary"), run.devices.pins("activations")
+    return models.index(own) if own is not None and own in models else len(models)
 
 
 def _evaluation(run: RunConfig, network: Network, shapes: Sequence[Shape]) -> list[Use]:

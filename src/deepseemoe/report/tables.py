@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from deepseemoe.report.names import Trained, trained_dictionaries
 from deepseemoe.runtime.files import read_json
+from deepseemoe.runtime.tables import whole_table
 
 if TYPE_CHECKING:
     from deepseemoe.config import RunConfig
@@ -60,8 +61,9 @@ def read_columns(path: Path, *columns: str, where: pc.Expression | None = None) 
 
     Integers with nulls become floats with NaN. Raises ValueError where a column is missing.
     """
-    require(path, columns, pq.read_schema(path).names)
-    table = pq.read_table(path, columns=list(columns), filters=where)
+    with whole_table(path):
+        require(path, columns, pq.read_schema(path).names)
+        table = pq.read_table(path, columns=list(columns), filters=where)
     return {name: table[name].to_numpy() for name in columns}
 
 

@@ -2,7 +2,8 @@
 
 Tensors are the trainer's state; the header holds what JSON can: the step, the log so far, and a
 name of what is being trained. One file is replaced in one rename, so a kill at any moment leaves
-the last whole checkpoint, and nothing is ever unpickled.
+the last whole checkpoint, and nothing is ever unpickled. The header also holds the crc32c of the
+file, taken while these eight digits were zeros; files of before it are read without.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,6 +20,11 @@ from torch import Tensor
 from deepseemoe.runtime.files import growing
 
 logger = logging.getLogger(__name__)
+
+_OPEN, _NAME = "00000000", rb"\"crc32c\": \""
+_LONGEST_HEADER = 100_000_000
+"""Of a safetensors file; a longer one is refused by every reader."""
+_BLOCK = 1 << 23
 
 
 class Checkpoint(NamedTuple):
@@ -38,9 +45,46 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint of the run named `run`."""
     # One key, for safetensors writes several in an order of chance.
-    header = {"checkpoint": json.dumps({"run": run, "step": step, "log": log})}
+    header = {"crc32c": _OPEN, "run": run, "step": step, "log": log}
     with growing(path) as partial:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, partial, header)
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(whole, partial, {"checkpoint": json.dumps(header)})
+        place, _ = _sum_of(partial)
+        with open(partial, "r+b") as file:
+            file.seek(place)
+            file.write(_checksum(partial, place).encode())
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raise ValueError where a checkpoint is not as it was written; older ones pass."""
+    place, found = _sum_of(path)
+    if found is not None and found != _checksum(path, place):
+        raise ValueError(f"{path}: not a readable checkpoint (its checksum is wrong); delete it")
+
+
+def _sum_of(path: Path) -> tuple[int, str | None]:
+    """Return where the checksum stands in the file, and what it is; None where there is none."""
+    with open(path, "rb") as file:
+        length = min(int.from_bytes(file.read(8), "little"), _LONGEST_HEADER)
+        place = file.read(length).find(_NAME)
+        if place < 0:
+            return 0, None
+        place += 8 + len(_NAME)
+        file.seek(place)
+        return place, file.read(len(_OPEN)).decode(errors="replace")
+
+
+def _checksum(path: Path, place: int) -> str:
+    """Return the crc32c of a file whose digits at `place` are taken for zeros."""
+    value, done = 0, 0
+    with open(path, "rb", buffering=0) as file:
+        for size in (place, len(_OPEN)):
+            block = file.read(size)
+            value = google_crc32c.extend(value, block if done == 0 else _OPEN.encode())
+            done += size
+        while block := file.read(_BLOCK):
+            value = google_crc32c.extend(value, block)
+    return f"{value:08x}"
 
 
 def header_of(file: Any) -> dict[str, Any]:
@@ -57,6 +101,7 @@ def read_checkpoint(path: Path, *, run: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
+        refuse_damaged(path)
         with safe_open(path, framework="pt") as file:
             header = header_of(file)
             if header["run"] != run:

@@ -72,13 +72,11 @@ def remarks_on_gpus(devices: DevicesConfig, gpus: Gpus) -> Iterator[str]:
     n_here = len(gpus.gpus)
     if stages and not n_here:
         yield f"devices: {_named(stages)} a GPU, and {gpus.why_none}: computed on the CPU"
-    elif n_asked := _n_asked(devices, stages):
-        if n_asked > n_here:
-            yield (
-                f"devices: {n_asked} GPUs are asked for, and {n_here} "
-                f"{'is' if n_here == 1 else 'are'} here ({_ids(gpus)}), which stages share; "
-                "each takes one job at a time"
-            )
+    elif (n_asked := _n_asked(devices, stages)) > n_here:
+        yield (
+            f"devices: {n_asked} GPUs are asked for, and {n_here} {'is' if n_here == 1 else 'are'} "
+            f"here ({_ids(gpus)}), which stages share; each takes one job at a time"
+        )
 
 
 def _on_gpu(devices: DevicesConfig) -> list[str]:

@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 60
 
 
 class Gpu(NamedTuple):
-    """A GPU: how CUDA_VISIBLE_DEVICES names it, and the name of its lock, the same for everybody."""
+    """A GPU: how CUDA_VISIBLE_DEVICES names it, and the name of its lock, which is everybody's."""
 
     id: str
     lock: str
@@ -84,7 +84,7 @@ def _tokens(shown: str) -> list[str]:
 def _shown(there: list[Gpu], tokens: list[str]) -> list[Gpu]:
     """Return the GPUs that are named by number, or by UUID or how one begins.
 
-    A number that no GPU has ends the list, as for CUDA. A slice of a GPU (MIG) is taken at its word.
+    A number that no GPU has ends the list, as for CUDA. Slices of GPUs (MIG) are taken as named.
     """
     found: list[Gpu] = []
     for token in tokens:

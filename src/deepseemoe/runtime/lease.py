@@ -1,10 +1,10 @@
 """One job on a GPU at a time, whoever started it.
 
-Snakemake counts the GPUs of one workflow; it knows nothing of a second one, or of jobs that outlived
-a killed one. So each job locks the GPUs that it takes, all or none of them, which cannot deadlock,
-and shows itself no others: CUDA_VISIBLE_DEVICES holds them in the order of the job's pins. A lease
-ends when the job and all processes that it forked or spawned (`held`) are dead. It must be taken
-before anything opens a GPU.
+Snakemake counts the GPUs of one workflow; it knows nothing of a second one, or of jobs that
+outlived a killed one. So each job locks the GPUs that it takes, all or none of them, which cannot
+deadlock, and shows itself no others: CUDA_VISIBLE_DEVICES holds them in the order of its pins. A
+lease ends when the job and all processes that it forked or spawned (`held`) are dead. It must be
+taken before anything opens a GPU.
 """
 
 import logging
@@ -35,7 +35,7 @@ LOOK_SECONDS = (0.1, 1.0)
 
 
 class Lease(NamedTuple):
-    """What a job may use: GPUs as CUDA_VISIBLE_DEVICES names them, and the devices of each stage."""
+    """What a job may use: GPUs as CUDA_VISIBLE_DEVICES names them, and each stage's devices."""
 
     ids: tuple[str, ...] = ()
     stages: tuple[tuple[str, ...], ...] = ()
@@ -142,7 +142,7 @@ def _waited_for(folder: Folder, stages: Stages, gpus: Gpus, note: dict[str, Any]
 def _attempt(
     folder: Folder, named: Sequence[Gpu], all_gpus: Sequence[Gpu], n_wanted: int
 ) -> tuple[dict[Gpu, int] | None, list[Gpu]]:
-    """Return locks on all named GPUs and on others, or None, and the GPUs that were not to be had."""
+    """Return locks on all named GPUs and on others, or None, and the GPUs that were busy."""
     locks: dict[Gpu, int] = {}
     busy: list[Gpu] = []
     for gpu in (*named, *(gpu for gpu in all_gpus if gpu not in named)):
@@ -193,7 +193,7 @@ def _names(gpus: Sequence[Gpu]) -> str:
 
 @contextmanager
 def _showing(ids: Sequence[str]) -> Iterator[None]:
-    """Show these GPUs and no others, numbered as nvidia-smi does, to this process and its children."""
+    """Show these GPUs and no others, numbered as by nvidia-smi, to this process and children."""
     before = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")}
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -222,7 +222,7 @@ class Held:
 
 
 def held() -> Held:
-    """Return the locks of this process. A spawned process takes them where it is among its arguments."""
+    """Return the locks of this process, which one that it spawns holds too if given them."""
     return Held(_HELD)
 
 

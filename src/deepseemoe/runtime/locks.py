@@ -23,8 +23,8 @@ FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 NOT_THERE = (errno.ENOENT, errno.EROFS, errno.EACCES, errno.ENOTDIR)
 FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 LONGEST_NOTE = 1000
-OPENINGS = 10
-"""How often a file is tried; others may make and remove it meanwhile."""
+OPENINGS = 5 * (os.O_RDWR, os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+"""How a file is tried, more than once since others may make and remove it meanwhile."""
 
 
 class Folder(NamedTuple):
@@ -59,8 +59,8 @@ def _found() -> Folder:
             if error.errno not in NOT_THERE:
                 raise
     raise OSError(
-        f"none of {', '.join(FOLDERS)} can be written, where jobs lock the GPUs that they use; name "
-        "another folder in the environment variable DEEPSEEMOE_LOCKS"
+        f"none of {', '.join(FOLDERS)} can be written, where jobs lock the GPUs they use; name a "
+        "folder in the environment variable DEEPSEEMOE_LOCKS"
     )
 
 
@@ -83,10 +83,9 @@ _REMEDY = "remove it, or name another folder in the environment variable DEEPSEE
 
 
 def _no_folder(error: OSError) -> str:
-    is_link = error.errno in (errno.ELOOP, errno.ENOTDIR)
-    return (
-        "no folder, or a link, where jobs lock GPUs" if is_link else os.strerror(error.errno or 0)
-    )
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return "no folder, or a link, where jobs lock GPUs"
+    return os.strerror(error.errno or 0)
 
 
 def _distrust(found: os.stat_result) -> str | None:
@@ -124,15 +123,16 @@ def locked(folder: Folder, name: str) -> int | None:
 
 def _file(folder: Folder, name: str) -> int:
     """Return the lock file, opened; one of another user may be readable only, which is enough."""
-    problem: OSError | None = None
-    for _ in range(OPENINGS):
-        for flags in (os.O_RDWR, os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_EXCL):
-            try:
-                with _no_mask():
-                    return os.open(name, flags | FLAGS, 0o666, dir_fd=folder.descriptor)
-            except OSError as error:
-                problem = error
-    why = os.strerror(problem.errno or 0) if problem else ""
+    problems: list[OSError] = []
+    for flags in OPENINGS:
+        try:
+            with _no_mask():
+                return os.open(name, flags | FLAGS, 0o666, dir_fd=folder.descriptor)
+        except (FileNotFoundError, FileExistsError):
+            continue
+        except OSError as error:
+            problems.append(error)
+    why = os.strerror(problems[0].errno or 0) if problems else "others make and remove it"
     raise OSError(f"{folder.path / name}: the lock of a GPU cannot be opened ({why}); {_REMEDY}")
 
 
@@ -156,7 +156,7 @@ def write_note(descriptor: int, note: dict[str, Any]) -> None:
 
 
 def read_note(folder: Folder, name: str) -> dict[str, Any]:
-    """Return what the holder of a lock wrote; nothing where it wrote none. It is not to be trusted."""
+    """Return what the holder of a lock wrote, nothing where it did not; it is not to be trusted."""
     try:
         descriptor = os.open(name, os.O_RDONLY | FLAGS, dir_fd=folder.descriptor)
         try:

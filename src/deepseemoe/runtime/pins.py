@@ -41,7 +41,8 @@ def resources(
 ) -> dict[str, int]:
     """Return the Snakemake resources of a job that does `stages`, where `n_here` GPUs are at hand.
 
-    Of each stage's GPUs it takes `most`, the first of them; nothing where all compute on CPUs. `gpu` and `nodes` are what a cluster is asked for: two GPUs may be granted on two nodes, where
+    Of each stage's GPUs it takes `most`, the first of them; nothing where all compute on CPUs.
+    `gpu` and `nodes` are what a cluster is asked for: two GPUs may be granted on two nodes, where
     one process cannot use them. `gpus_here` and `cuda0`, … are what this machine has once.
     """
     asked = [devices.pins(stage)[:most] for stage in stages]

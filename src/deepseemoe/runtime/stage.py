@@ -3,16 +3,18 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from deepseemoe.runtime.claim import claimed
+from deepseemoe.runtime import checksums
+from deepseemoe.runtime.claim import claimed, run_folder
 from deepseemoe.runtime.devices import check_devices
 from deepseemoe.runtime.lease import Lease, asked, leased
 from deepseemoe.runtime.memory import out_of_memory
+from deepseemoe.runtime.terminal import Printable
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +29,15 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     a lack of memory, whoever notices it.
     """
     _limit_threads(job.threads)
-    logging.basicConfig(level="INFO", format=LINE, handlers=_handlers(job), force=True)
+    handlers = _handlers(job)
+    for handler in handlers:
+        handler.setFormatter(Printable(LINE))
+    logging.basicConfig(level="INFO", handlers=handlers, force=True)
     logger.setLevel("DEBUG")
     try:
         with claimed(job) as is_needed:
             if is_needed:
-                with _leased(job):
-                    main(job)
+                _make(main, job)
     except (ValueError, OSError, SafetensorError) as error:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)
@@ -44,6 +48,29 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
         if told:
             logger.debug("where it happened:", exc_info=True)
         sys.exit(1)
+
+
+def _make(main: Callable[[Any], None], job: Any) -> None:
+    """Call `main(job)` on inputs that are as they were written, and note what it wrote."""
+    folder = run_folder(job)
+    if folder is None:
+        _compute(main, job)
+        return
+    outputs = [Path(str(path)) for path in job.output]
+    checksums.check(folder, [Path(str(path)) for path in job.input])
+    checksums.forget(folder, outputs)
+    _compute(main, job)
+    checksums.write(folder, outputs)
+
+
+def _compute(main: Callable[[Any], None], job: Any) -> None:
+    """Call `main(job)` while the job holds its GPUs, which `devices` then tells of."""
+    with leased(job) as lease:
+        _LEASES[id(job)] = lease
+        try:
+            main(job)
+        finally:
+            del _LEASES[id(job)]
 
 
 def devices(job: Any) -> tuple[str, ...]:
@@ -89,17 +116,6 @@ _LEASES: dict[int, Lease] = {}
 def _lease_of(job: Any) -> Lease:
     assert id(job) in _LEASES or not asked(job), "a job takes its GPUs in run_stage"
     return _LEASES.get(id(job), Lease())
-
-
-@contextmanager
-def _leased(job: Any) -> Iterator[None]:
-    """Hold the GPUs of a job, which `devices` then tells of."""
-    with leased(job) as lease:
-        _LEASES[id(job)] = lease
-        try:
-            yield
-        finally:
-            del _LEASES[id(job)]
 
 
 def _limit_threads(threads: int) -> None:

@@ -3,14 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepseemoe.runtime.files import growing
+from deepseemoe.runtime.files import REMAKE, growing
 
 
 class Column(NamedTuple):
@@ -100,9 +100,21 @@ def _table(path: str | PathLike[str], schema: pa.Schema, values: Mapping[str, An
     return pa.table([pa.array(values[n], schema.field(n).type) for n in schema.names], schema)
 
 
+@contextmanager
+def whole_table(path: str | PathLike[str]) -> Iterator[None]:
+    """Raise ValueError with the name of a table where reading it finds that it is damaged."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:  # an OSError where a page cannot be unpacked
+        told = " ".join(str(error).split())
+        raise ValueError(f"{path}: damaged, no whole parquet table ({told}); {REMAKE}") from None
+
+
 def row_groups(path: str | PathLike[str]) -> Iterator[dict[str, Any]]:
     """Yield the parts of a table one by one, as numpy columns."""
-    with pq.ParquetFile(path) as file:
+    with whole_table(path), pq.ParquetFile(path) as file:
         for place in range(file.num_row_groups):
             part = file.read_row_group(place)
             yield {n: part[n].to_numpy(zero_copy_only=False) for n in part.column_names}
@@ -110,12 +122,14 @@ def row_groups(path: str | PathLike[str]) -> Iterator[dict[str, Any]]:
 
 def read_table(path: str | PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Return a table, or some of its columns."""
-    return pq.read_table(path, columns=list(columns) if columns else None)
+    with whole_table(path):
+        return pq.read_table(path, columns=list(columns) if columns else None)
 
 
 def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
     """Return the manifest of a table; empty where another program wrote it."""
-    metadata = pq.read_schema(path).metadata or {}
+    with whole_table(path):
+        metadata = pq.read_schema(path).metadata or {}
     return json.loads(metadata.get(b"deepseemoe", b"{}"))
 
 

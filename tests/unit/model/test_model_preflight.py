@@ -8,6 +8,7 @@ from tiny_moe import tiny_config
 
 from deepseemoe.config import load_run
 from deepseemoe.preflight import problems
+from deepseemoe.runtime.gpus import Gpu, Gpus
 
 
 def problems_of(folder, **changes) -> list[str]:
@@ -86,9 +87,20 @@ def test_a_configuration_that_makes_no_model_is_one_line(change, told, tmp_path)
     assert "\n" not in line
 
 
-def test_gpus_that_are_not_there_are_told_by_stage(tmp_path, monkeypatch):
+def test_gpus_that_are_there_and_that_torch_does_not_see_are_told(tmp_path, monkeypatch):
+    gpus = Gpus((Gpu("0", "a"), Gpu("1", "b")))
+    monkeypatch.setattr("deepseemoe.preflight.gpus_here", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     devices = {"activations": 2, "dictionary": "cuda"}
     (told,) = problems_of(saved(tmp_path), devices=devices)
-    assert told.startswith("devices.activations: asks for 2 GPUs, and torch sees 1 GPU here; write")
+    assert told.startswith("devices: this machine has 2 GPUs, and torch sees 1 GPU; see whether")
+
+
+def test_a_machine_without_gpus_is_a_problem_where_one_is_required(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPSEEMOE_FAKE_GPUS", "0")
+    devices = {"activations": 2, "require_gpu": True}
+    (told,) = problems_of(saved(tmp_path), devices=devices)
+    assert "DEEPSEEMOE_FAKE_GPUS is 0, and devices.require_gpu is true; run where" in told
+    devices["require_gpu"] = False
+    assert problems_of(tmp_path, devices=devices) == []

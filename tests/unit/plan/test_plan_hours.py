@@ -85,8 +85,10 @@ def test_live_training_takes_as_long_as_the_slower_side(tiny_network):
     live = {"source": "live"}
     apart = load_run({"batches": live, "devices": {"activations": "cuda", "dictionary": "cuda"}})
     together = load_run({"batches": live})
+    one = load_run({"batches": live, "devices": {"activations": "cuda:0", "dictionary": "cuda:0"}})
     assert "beside each other" in figures(apart, tiny_network)["train_live"].how
-    assert "after each other" in figures(together, tiny_network)["train_live"].how
+    for run in (together, one):
+        assert "after each other" in figures(run, tiny_network)["train_live"].how
 
 
 def test_the_log_of_live_training_gives_the_speed_of_both_sides(run, tiny_network, tmp_path):

@@ -28,15 +28,20 @@ def child(how, pid_file):
         context.Process(target=hold, args=(held(), pid_file), daemon=True).start()
 
 
+def say(value):
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
 def main(tasks):
     for task in tasks:
         job = SimpleNamespace(resources={"pins": encoded(task["pins"])}, rule="train_dictionary")
         with leased(job) as lease:
             began = time.monotonic()
             child(task.get("child"), task.get("pid_file"))
-            print(json.dumps([lease.ids, os.environ["CUDA_VISIBLE_DEVICES"], began]), flush=True)
+            say([lease.ids, os.environ["CUDA_VISIBLE_DEVICES"], began])
             time.sleep(task.get("seconds", 0.02))
-            print(json.dumps(time.monotonic()), flush=True)
+            say(time.monotonic())
 
 
 if __name__ == "__main__":

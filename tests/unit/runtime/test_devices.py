@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from deepseemoe.runtime.devices import check_devices
+from deepseemoe.config import DevicesConfig
+from deepseemoe.runtime.devices import check_devices, problem_of_gpus, remarks_on_gpus
+from deepseemoe.runtime.gpus import Gpu, Gpus
 from deepseemoe.runtime.memory import GIB, free_bytes, out_of_memory
 
 
@@ -36,9 +38,39 @@ def test_devices_that_are_not_there_are_told(one_gpu, names, told):
 def test_what_hides_gpus_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    told = r"torch sees no GPU \(CUDA_VISIBLE_DEVICES is ''\); write cpu at `devices`"
+    told = r"torch sees no GPU \(CUDA_VISIBLE_DEVICES is ''\); .*, or write cpu at `devices`"
     with pytest.raises(ValueError, match=told):
         check_devices(["cuda:0"])
+
+
+def remarks(n_gpus, **devices):
+    gpus = Gpus(tuple(Gpu(str(number), "") for number in range(n_gpus)), why_none="there is none")
+    return [*remarks_on_gpus(DevicesConfig(**devices), gpus)]
+
+
+def test_what_a_run_does_without_is_told_in_one_line():
+    both = {"activations": "cuda:0", "dictionary": "cuda:1"}
+    (told,) = remarks(0, **both)
+    assert told == (
+        "devices: activations, dictionary ask for a GPU, and there is none: computed on the CPU"
+    )
+    (told,) = remarks(1, **both)
+    assert told.startswith("devices: 2 GPUs are asked for, and 1 is here (GPU 0), which stages sh")
+    (told,) = remarks(2, evaluation=3)
+    assert told.startswith("devices: 3 GPUs are asked for, and 2 are here (GPU 0, GPU 1), which")
+    assert remarks(2, **both) == remarks(1, activations="cuda") == remarks(0) == []
+
+
+def test_a_run_may_refuse_to_compute_on_the_cpu():
+    none, one = Gpus((), why_none="there is none"), Gpus((Gpu("0", ""),))
+    devices = DevicesConfig(activations="cuda", require_gpu=True)
+    told = (
+        "devices: activations asks for a GPU, there is none, and devices.require_gpu is true; run"
+    )
+    assert problem_of_gpus(devices, none).startswith(told)
+    assert problem_of_gpus(devices, one) is None
+    assert problem_of_gpus(DevicesConfig(activations="cuda"), none) is None
+    assert problem_of_gpus(DevicesConfig(require_gpu=True), none) is None
 
 
 def test_memory_of_the_cpu_is_what_is_free():

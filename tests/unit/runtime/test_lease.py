@@ -103,9 +103,13 @@ def test_without_common_locks_they_would_clash(tmp_path):
 
 
 def test_an_exception_frees_the_gpu():
-    with pytest.raises(ZeroDivisionError), leased(job([0])):
-        assert not is_free()
-        1 / 0  # noqa: B018
+    def fail():
+        with leased(job([0])):
+            assert not is_free()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert is_free()
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
@@ -253,9 +257,7 @@ def test_a_folder_of_locks_is_no_link_and_no_open_door(tmp_path, monkeypatch):
         leased(job([0])).__enter__()
     folder.chmod(0o755)
     (folder / "fake-0.lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(
-        OSError, match=r"fake-0.lock: the lock of a GPU cannot be opened \(Too many"
-    ):
+    with pytest.raises(OSError, match=r"fake-0.lock: the lock of a GPU cannot be opened"):
         leased(job([0])).__enter__()
     assert not (tmp_path / "victim").exists()
     if os.geteuid() == 0:
@@ -294,24 +296,17 @@ def test_two_users_share_the_locks_of_a_machine(monkeypatch):
         os.chmod(parent, 0o1777)
         monkeypatch.setenv("DEEPSEEMOE_LOCKS", f"{parent}/locks")
         code = (
-            "import os, sys; os.umask(0o077);"
-            "from deepseemoe.runtime.locks import *; folder = lock_folder().__enter__();"
+            "import os, sys; from deepseemoe.runtime.locks import *;"
+            "os.umask(0o077); os.setgid(65534); os.setuid(65534);"
+            "opened = lock_folder(); folder = opened.__enter__();"
             "print(locked(folder, 'fake-0.lock') is not None, flush=True); sys.stdin.read()"
         )
         call = [sys.executable, "-c", code]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-
-        def another_user():
-            os.setgid(65534)
-            os.setuid(65534)
-
-        theirs = subprocess.Popen(call, **pipes, preexec_fn=another_user)
-        if (answer := theirs.stdout.readline()) == "":
-            theirs.communicate()
-            pytest.skip("another user cannot run this Python")
-        assert answer == "True\n"
+        theirs = subprocess.Popen(call, **pipes)
+        assert theirs.stdout.readline() == "True\n"
         assert not is_free()
         theirs.communicate("")
         with leased(job([0])):  # on their file
-            again = subprocess.Popen(call, **pipes, preexec_fn=another_user)
+            again = subprocess.Popen(call, **pipes)
             assert again.communicate("")[0] == "False\n"
