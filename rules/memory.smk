@@ -30,7 +30,7 @@ def minutes(first):
     return needed
 
 
-def tell_endings(log):
+def tell_endings(logs):
     """Print why jobs of SLURM failed, one line each; nothing on one machine."""
-    for line in endings(Path(log)):
+    for line in (line for log in logs for line in endings(Path(log))):
         print(line, file=sys.stderr)

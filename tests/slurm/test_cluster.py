@@ -77,3 +77,16 @@ def test_a_slurm_of_the_machine_is_left_alone(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="has a SLURM of its own"):
         cluster.up(tmp_path / "cluster")
     assert own.read_text() == "ClusterName=theirs\n"
+
+
+def test_the_machines_own_name_is_made_local_and_given_back(tmp_path, monkeypatch):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n172.17.0.2 box\n# no line end")
+    monkeypatch.setattr(host, "HOSTS", hosts)
+    monkeypatch.setattr(host.socket, "gethostname", lambda: "box")
+    monkeypatch.setattr(host.socket, "gethostbyname", lambda _: "172.17.0.2")
+    before = hosts.read_text()
+    host.name_the_host()
+    assert hosts.read_text().startswith("127.0.0.1 box ")
+    host.forget_the_host()
+    assert hosts.read_text() == before

@@ -1,10 +1,12 @@
 """The same profile where SLURM keeps accounts, by squeue as it says and by sacct."""
 
+import re
+import signal
 from pathlib import Path
 
 import cluster
 import pytest
-from slurm_runs import begin, command, finish, through_slurm
+from slurm_runs import begin, command, finish, jobs, running_jobs, through_slurm, until
 
 SNAKEFILE = Path(__file__).with_name("faults.smk")
 
@@ -21,6 +23,14 @@ def run(folder: Path, targets: list[str], *options: str):
     """Return a run of some of the jobs in faults.smk, just started."""
     call = command(folder, *targets, *through_slurm(), *options, snakefile=SNAKEFILE)
     return begin(folder, call)
+
+
+def test_an_interrupt_cancels_the_jobs(tmp_path):
+    process = run(tmp_path, ["faults/on_dying_node.txt"])
+    (number,) = until(lambda: running_jobs("on_dying_node"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    until(lambda: [number, "CANCELLED"] in jobs("%i", "%T"), 30)
 
 
 def test_squeue_and_sacct_see_jobs_end_well_and_badly(tmp_path):
@@ -41,6 +51,7 @@ def test_squeue_and_sacct_see_jobs_end_well_and_badly(tmp_path):
     text = (folders["fails"] / "screen").read_text()
     assert "SLURM status is: 'FAILED'" in text
     assert "rule fails: this file is wrong" in text
+    assert re.search(r"^rule fails, SLURM job \d+: it failed; what it said stands", text, re.M)
     for name in ("squeue", "sacct"):
         granted = {path.read_text() for path in (folders[name] / "faults").iterdir()}
         assert all(len(line.split()) == 2 for line in granted), "a node and one GPU"

@@ -175,7 +175,9 @@ def run_folder(job: Any) -> Path | None:
     """Return the folder of the run that a job writes to; None where it has no outputs."""
     if not job.output:
         return None
-    first, run = Path(str(job.output[0])), job.wildcards.run
+    first = Path(str(job.output[0]))
+    # Rules whose files are named for the one run have no wildcards.
+    run = getattr(job.wildcards, "run", None) or job.config.get("name", "tiny")
     named = Path(job.config.get("pathvars", {}).get("results", "results"), run)
     if first.is_relative_to(named):
         return named
