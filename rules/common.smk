@@ -23,6 +23,7 @@ from deepseemoe.preflight import problems
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.claim import hold_workflow
 from deepseemoe.runtime.fingerprint import fingerprint
+from deepseemoe.runtime.terminal import printable
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def told():
     try:
         yield
     except (ValueError, OSError) as error:
-        logger.error(str(error))
+        logger.error(printable(str(error)))
         sys.exit(1)
 
 

@@ -35,10 +35,11 @@ rule pack_corpus:
     input:
         tokenizer=in_this_run("<results>/{run}/corpus/tokenizer"),
     output:
-        train=directory(in_this_run(corpus_shards("train"))),
-        select=directory(in_this_run(corpus_shards("select"))),
-        test=directory(in_this_run(corpus_shards("test"))),
+        # In this order: for each file that is asked for Snakemake goes through them from the start.
         documents=in_this_run("<results>/{run}/corpus/documents.parquet"),
+        test=directory(in_this_run(corpus_shards("test"))),
+        select=directory(in_this_run(corpus_shards("select"))),
+        train=directory(in_this_run(corpus_shards("train"))),
     log:
         in_this_run("<logs>/{run}/pack_corpus.log"),
     benchmark:

@@ -38,11 +38,10 @@ def gpu(*stages, most=None):
 
 def check_gpus():
     """Tell on screen which GPUs jobs will do without; raise ValueError where they must not."""
-    jobs = workflow.dag.needrun_jobs()
-    # A cluster has its own GPUs, and so may a job that is not of this machine.
-    if not workflow.local_exec or not any(
-        job.rule.resources.get("pins") for job in jobs
-    ):
+    rules_to_run = {job.rule for job in workflow.dag.needrun_jobs()}
+    is_asked = any("pins" in {*rule.resources.keys()} for rule in rules_to_run)
+    # A cluster has GPUs of its own.
+    if not workflow.local_exec or not is_asked:
         return
     if problem := problem_of_gpus(RUN.devices, GPUS):
         raise ValueError(problem)

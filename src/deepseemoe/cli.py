@@ -1,6 +1,7 @@
 """The console script `deepseemoe`, for what is no stage: check, plan, export, import and so on."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,12 +16,16 @@ from deepseemoe.config.schema import README_FILE, SCHEMA_FILE, readme_text, sche
 from deepseemoe.interop.command import add_export, add_import, run_export, run_import
 from deepseemoe.plan.command import add_plan, run_plan
 from deepseemoe.query.command import add_look, run_look
+from deepseemoe.runtime.terminal import printable
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status; what is wrong is said in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     options = _parsed(arguments)
     try:
         return options.run(options)
@@ -28,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"deepseemoe {options.command}: {error}", file=sys.stderr)
+        print(printable(f"deepseemoe {options.command}: {error}"), file=sys.stderr)
         return 1
 
 
@@ -79,7 +84,7 @@ def _check(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     for line in (*(f"warning: {remark}" for remark in remarks(run)), *found):
-        print(f"deepseemoe check: {line}", file=sys.stderr)
+        print(printable(f"deepseemoe check: {line}"), file=sys.stderr)
     return 1 if found else 0
 
 

@@ -27,7 +27,9 @@ def problems(run: RunConfig, rules: Collection[str] | None = None) -> list[str]:
     """
     found = [*_results(run)]
     if rules is None or {*rules} - READERS_OF_TABLES:
-        found += [*_model(run), *_devices(run), *_packages(run)]
+        found += [*_model(run), *_packages(run)]
+        # Jobs to do may run elsewhere; rules/gpus.smk knows, and looks itself.
+        found += [*_devices(run)] if rules is None else []
         found += [] if found else [*_disk(run)]
     if rules is None or {"pack_corpus", "prepare_tokenizer"} & {*rules}:
         found += [*_paths(run), *_domains(run)]
@@ -63,6 +65,11 @@ def _paths(run: RunConfig) -> Iterator[str]:
             yield from _unreadable(Path(path))
         elif not glob.glob(path, recursive=True):
             yield f"corpus.paths: {path} matches no file; name a file, a folder or a glob"
+            return
+    if not any("://" in path for path in run.corpus.paths):
+        from deepseemoe.corpus.listing import list_files
+
+        yield from _told("corpus.paths", list_files, run.corpus)
 
 
 def _unreadable(path: Path) -> Iterator[str]:
@@ -85,7 +92,7 @@ def _domains(run: RunConfig) -> Iterator[str]:
             yield line.replace("corpus.domains", key)
 
 
-def _told(where: str, check: Callable[..., None], *arguments: object) -> Iterator[str]:
+def _told(where: str, check: Callable[..., object], *arguments: object) -> Iterator[str]:
     """Yield the line that a check raises."""
     try:
         check(*arguments)

@@ -1,4 +1,4 @@
-"""The run that the tests of faults start from: small, with live training and labels of a server."""
+"""The run that the tests of faults start from: small, with labels of a server."""
 
 import json
 
@@ -7,7 +7,7 @@ from llm_server import Server
 from runs import ROOT
 
 SMALL = ROOT / "tests/config/small.yaml"
-CONFIG = (SMALL, ROOT / "tests/config/faults.yaml")
+CONFIG = ROOT / "tests/config/faults.yaml"
 RUN = "results/small"
 
 

@@ -20,8 +20,11 @@ from runs import command
 
 SCRIPT = re.compile(r"/scripts/tmp\w+\.(\w+)\.py$")
 LOOK_SECONDS = 0.02
-LATEST = 0.75
-"""Of a job, undisturbed: another run of it may be faster."""
+LATEST = 0.6
+"""Share of a job, undisturbed: another run of it may be faster."""
+
+TIMES = 2
+"""Kills of each rule."""
 KINDS = ("all", "all", "snakemake", "job")
 
 
@@ -32,9 +35,10 @@ class Killer:
         self.workdir, self.durations = workdir, durations
         self._command = command(workdir, config, "--retries", "2", *arguments)
         self._random = random.Random(seed)
-        self.moments = {rule: self._moment() for rule in sorted(durations)}
+        self.moments = {rule: [self._moment() for _ in range(TIMES)] for rule in sorted(durations)}
         self.kills: list[tuple[str, str, list[str]]] = []
         self.hits: dict[str, int] = {}
+        self._killed: set[psutil.Process] = set()
 
     def _moment(self):
         return self._random.uniform(0, LATEST), self._random.choice(KINDS)
@@ -51,7 +55,12 @@ class Killer:
                     start_new_session=True,
                     env=os.environ | {"HF_HUB_OFFLINE": "1"},
                 )
-            if not self._session(process):
+            try:
+                is_killed = self._session(process)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            if not is_killed:
                 assert process.returncode == 0, log.read_text()[-8000:]
                 return log.read_text()
 
@@ -59,17 +68,17 @@ class Killer:
         """Watch one workflow; return whether it was killed."""
         while process.poll() is None:
             for job, rule in jobs_of(process.pid):
-                kind = self._due(job, rule)
+                kind = None if job in self._killed else self._due(job, rule)
                 if kind and self._kill(process, job, rule, kind):
                     return True
             time.sleep(LOOK_SECONDS)
         return False
 
     def _due(self, job, rule) -> str | None:
-        """Return how to kill now; None where the job's moment has not come, or it had its kill."""
-        if rule not in self.moments:
+        """Return how to kill now; None where no moment of the rule has come."""
+        if not self.moments.get(rule):
             return None
-        share, kind = self.moments[rule]
+        share, kind = self.moments[rule][0]
         is_due = time.time() - job.create_time() >= share * self.durations[rule]
         return kind if is_due else None
 
@@ -82,12 +91,13 @@ class Killer:
             process.kill()
         else:
             beside = [rule]
+            self._killed.add(job)
             with suppress(psutil.NoSuchProcess):
                 job.kill()
         self.kills.append((rule, kind, beside))
         for name in {rule, *beside}:
             self.hits[name] = self.hits.get(name, 0) + 1
-            self.moments.pop(name, None)
+        self.moments[rule].pop(0)
         if kind != "job":
             process.wait()
         return kind != "job"

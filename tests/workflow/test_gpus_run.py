@@ -1,8 +1,7 @@
-"""GPUs in whole workflows, of our rules and our lease; the GPUs are pretended, the locks are not."""
+"""GPUs in whole workflows, of our rules and lease: the GPUs are pretended, the locks are not."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import ROOT, command, prepare
+from runs import ROOT, prepare
 
 HERE = Path(__file__).with_name("gpu_jobs")
 BOTH = {"activations": "cuda:0", "dictionary": "cuda:1"}
@@ -32,20 +31,27 @@ def begun(folder, devices, jobs, *arguments, n_gpus=2):
     (folder / "config.yaml").write_text(yaml.safe_dump(source | {"devices": devices, "jobs": jobs}))
     call = [sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile"), "--nolock"]
     call += ["--directory", str(folder), "--cores", "8", "--quiet", "rules", "progress"]
-    return subprocess.Popen(
-        [*call, "--configfile", str(folder / "config.yaml"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"DEEPSEEMOE_FAKE_GPUS": str(n_gpus)},
-    )
+    with open(folder / "screen", "w") as screen:
+        return subprocess.Popen(
+            [*call, "--configfile", str(folder / "config.yaml"), *arguments],
+            stdout=screen,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"DEEPSEEMOE_FAKE_GPUS": str(n_gpus)},
+        )
 
 
 def ended(process, folder):
     """Wait for a workflow, and return what its jobs were given and what stood on screen."""
-    screen = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, screen
+    status, screen = process.wait(300), (folder / "screen").read_text()
+    assert status == 0, screen
     return events(folder), screen
+
+
+def until(question, process):
+    """Wait until something is so, while a workflow runs."""
+    while not question():
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def events(*folders):
@@ -94,24 +100,20 @@ def test_two_workflows_and_the_orphans_of_a_killed_one_share_no_gpu(tmp_path, lo
     (first / "hold").touch()
     devices = {"activations": "cuda", "dictionary": "cuda:1"}
     killed = begun(first, BOTH, ["capture-0", "train-0"])
-    while len([*first.glob("*.begun")]) < 2:
-        assert killed.poll() is None
-        time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    (first / "hold").rename(first / "held")
-    (first / "held").rename(first / "hold")
+    until(lambda: len([*first.glob("*.begun")]) == 2, killed)
+    killed.kill()
+    killed.wait()
     again = begun(second, BOTH, ["capture-1", "train-1", "live-1"])
     beside = begun(tmp_path / "third", devices, ["capture-2", "train-2", "capture-3"])
-    time.sleep(3)
-    assert not (second / "events.jsonl").exists()
+    until(lambda: (second / "screen").read_text().count("held by process") == 2, again)
     (first / "hold").unlink()
-    _, screen = ended(again, second)
+    ended(again, second)
     ended(beside, tmp_path / "third")
-    killed.communicate()
     found = events(first, second, tmp_path / "third")
     assert len(found) == 2 + 3 + 3
     assert clashes(found) == []
-    assert "held by process" in screen
+    orphans = [event["ended"] for event in found if event["job"] in ("capture-0", "train-0")]
+    assert min(event["began"] for event in found if event["job"] == "live-1") > max(orphans)
 
 
 @pytest.mark.parametrize("n_gpus", [0, 1])
@@ -133,47 +135,64 @@ def test_the_same_configuration_runs_on_fewer_gpus(n_gpus, tmp_path, locks):
 
 
 def test_a_run_that_requires_a_gpu_refuses_before_anything_runs(tmp_path, locks):
-    process = begun(tmp_path / "run", BOTH | {"require_gpu": True}, ["train-0"], n_gpus=0)
-    screen = process.communicate(timeout=300)[0]
-    assert process.returncode == 1
+    devices = BOTH | {"require_gpu": True}
+    process = begun(tmp_path / "run", devices, ["train-0"], n_gpus=0)
+    assert process.wait(300) == 1
+    screen = (tmp_path / "run/screen").read_text()
     assert "devices.require_gpu is true; run where there is one, or write cpu" in screen
     assert not (tmp_path / "run/train-0.begun").exists()
+    # What is left to do asks for none: evaluation is on the CPU.
+    ended(begun(tmp_path / "other", devices, ["evaluate-0"], n_gpus=0), tmp_path / "other")
 
 
-SHARED = {"gpu": 1, "gpus_here": 1}
-LAYOUT = {"activations": "cuda:1", "dictionary": ["cuda:1", "cuda:0"], "features": "cuda"}
+ASKED = """
+import json
+include: {root!r}
+names = [*("gpu", "nodes", "pins", "gpus_here"), *(f"cuda{{n}}" for n in range(4))]
+with open("asked.json", "w") as file:
+    for rule in workflow.rules:
+        asked = {{name: rule.resources.get(name) for name in names}}
+        asked = {{name: value.value for name, value in asked.items() if value}}
+        file.write(json.dumps([rule.name, asked]) + "\\n")
+"""
 
 
-def test_the_rules_of_the_workflow_carry_what_their_stage_asks_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("DEEPSEEMOE_FAKE_GPUS", "2")
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    file = tmp_path / "devices.yaml"
-    file.write_text(yaml.safe_dump({"devices": LAYOUT}))
-    small = ROOT / "tests/config/small.yaml"
-    call = command(prepare(tmp_path), (small, file), "--dry-run", "all", "justify")
-    done = subprocess.run(call, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout
-    found = resources(done.stdout)
-    capture = SHARED | {"pins": 3, "cuda1": 1}
-    assert found["cache_activations"] == found["compare_centroids"] == capture
-    assert found["cache_layers"] == capture
+def asked_by_rules(workdir, n_gpus, **config):
+    """Return what each rule of the whole workflow asks for of GPUs."""
+    prepare(workdir)
+    (workdir / "Snakefile").write_text(ASKED.format(root=str(ROOT / "Snakefile")))
+    (workdir / "more.yaml").write_text(yaml.safe_dump(config))
+    call = [sys.executable, "-m", "snakemake", "--directory", workdir, "--list-rules"]
+    call += ["--snakefile", workdir / "Snakefile", "--configfile", workdir / "more.yaml"]
+    environment = os.environ | {"DEEPSEEMOE_FAKE_GPUS": str(n_gpus)}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = (workdir / "asked.json").read_text().splitlines()
+    asked = dict(map(json.loads, lines))
+    return {rule: {k: v for k, v in of.items() if v is not None} for rule, of in asked.items()}
+
+
+def test_the_rules_of_the_workflow_carry_what_their_stages_ask_for(tmp_path, locks):
+    devices = {"activations": "cuda:1", "dictionary": ["cuda:1", "cuda:0"], "features": "cuda"}
+    asked = asked_by_rules(tmp_path, 2, devices=devices)
+    one = {"gpu": 1, "pins": 3, "cuda1": 1, "gpus_here": 1}
+    of_activations = (
+        "cache_activations",
+        "cache_layers",
+        "compare_centroids",
+        "measure_saturation",
+    )
+    assert [asked[rule] for rule in of_activations] == [one] * 4
     both = {"gpu": 2, "nodes": 1, "pins": 3 * 32 + 2, "cuda0": 1, "cuda1": 1, "gpus_here": 2}
-    assert found["train_dictionary"] == both
-    assert found["train_arm"] == capture  # it computes on one device, the first
-    assert found["encode_features"] == SHARED | {"pins": 1}
-    assert found["train_model"] == found["evaluate_dictionary"] == found["map_reads"] == {}
+    assert asked["train_dictionary"] == both
+    assert asked["train_arm"] == one  # it computes on one device: the first of those
+    assert asked["encode_features"] == {"gpu": 1, "pins": 1, "gpus_here": 1}
+    for rule in ("train_model", "evaluate_dictionary", "map_reads", "write_config", "all"):
+        assert asked[rule] == {}
 
 
-def resources(screen):
-    """Return what a job of each rule asks for of GPUs, of what a dry run prints."""
-    found, rule = {}, None
-    for line in screen.splitlines():
-        words = line.split()
-        if words[:1] in (["rule"], ["localrule"]):
-            rule = words[1].removesuffix(":")
-        elif words[:1] == ["resources:"]:
-            pairs = [word.removesuffix(",").split("=") for word in words[1:]]
-            names = ("gpu", "pins", "nodes", "cuda", "gpus_here")
-            found[rule] = {key: int(value) for key, value in pairs if key.startswith(names)}
-    return found
+def test_live_training_asks_for_the_gpus_of_both_its_stages(tmp_path, locks):
+    devices = {"activations": "cuda:3", "dictionary": "cuda:0"}
+    asked = asked_by_rules(tmp_path, 1, devices=devices, batches={"source": "live"})
+    pins = (5 * 32 + 0) * 32 + 2
+    assert asked["train_live"] == {"gpu": 2, "nodes": 1, "pins": pins, "cuda0": 1, "gpus_here": 1}

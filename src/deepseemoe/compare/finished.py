@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import yaml
 
 from deepseemoe.config.compare import ComparedRun
+from deepseemoe.config.files import read_file
 from deepseemoe.runtime import checksums
 from deepseemoe.runtime.tables import read_table
 
@@ -79,7 +79,9 @@ def _read(entry: ComparedRun, results: Path) -> Finished:
     file = folder / "config.yaml"
     if not file.is_file():
         raise ValueError(f"{folder} is no finished run: it has no config.yaml")
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    config = read_file(file)
+    if not {"dictionaries", "windows"} <= {*config}:
+        raise ValueError(f"{file}: is no configuration of a run; finish that run first")
     domains = entry.expert_domains or tuple(config.get("model", {}).get("expert_domains", ()))
     run = Finished(entry.label or folder.name, folder, entry.experts, domains, config)
     for path in _needed(run):

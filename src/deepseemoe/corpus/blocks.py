@@ -15,6 +15,8 @@ import zstandard
 from deepseemoe.corpus.listing import SourceFile
 
 _BLOCK = 1 << 20
+MOST_BYTES = 1 << 28
+"""Bytes that one document may have, as it stands in its file."""
 _WIDEST_WINDOW = 1 << 31  # of zstd --long=31
 
 
@@ -42,13 +44,41 @@ def read_blocks(file: SourceFile) -> Iterator[bytes]:
 
 
 def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines without their line feed; the last one needs none."""
-    rest = b""
+    """Yield lines without their line feed; the last one needs none.
+
+    Raises ValueError for a line that no document fills: a file of something else, or a few
+    kilobytes that were packed to fill the memory.
+    """
+    rest: list[bytes] = []
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
+        first, *lines = block.split(b"\n")
+        rest.append(first)
+        if lines:
+            *lines, last = [b"".join(rest), *lines]
+            yield from lines
+            rest = [last]
+        _check_size(sum(map(len, rest)), "a line")
+    if any(rest):
+        yield b"".join(rest)
+
+
+def whole(blocks: Iterable[bytes]) -> bytes:
+    """Return all bytes of a file that is one document; raise ValueError where they are too many."""
+    held: list[bytes] = []
+    n_bytes = 0
+    for block in blocks:
+        held.append(block)
+        n_bytes += len(block)
+        _check_size(n_bytes, "the text, one document,")
+    return b"".join(held)
+
+
+def _check_size(n_bytes: int, what: str) -> None:
+    if n_bytes > MOST_BYTES:
+        raise ValueError(
+            f"{what} has more than {MOST_BYTES >> 20} MiB; expected a document a line (JSON lines, "
+            "parquet), or a text of that size; split the file, or leave it out"
+        )
 
 
 def _raw_blocks(raw: BinaryIO) -> Iterator[bytes]:

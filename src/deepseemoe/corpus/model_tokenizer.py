@@ -17,6 +17,12 @@ def model_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     embeddings; OSError where the Hub does not give it.
     """
     name = os.path.expanduser(name)
+    if Path(name).is_dir() and not any(map(_is_of_tokenizer, Path(name).iterdir())):
+        # transformers would make an empty one of the model's family.
+        raise ValueError(
+            f"model.name {name}: the folder holds no tokenizer (tokenizer.json); copy the model's "
+            "own there"
+        )
     try:
         with hub_errors(name, revision):
             n_embeddings = _n_embeddings(name, revision)
@@ -35,6 +41,11 @@ def model_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
             "it was trained with"
         )
     return tokenizer
+
+
+def _is_of_tokenizer(file: Path) -> bool:
+    names = ("tokenizer", "vocab", "merges", "tekken", "spiece", "sentencepiece")
+    return file.name.startswith(names) or file.suffix in (".model", ".tiktoken")
 
 
 def backend_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Tokenizer:

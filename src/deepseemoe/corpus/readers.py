@@ -7,13 +7,14 @@ cannot be read as a whole (damaged, empty, without the text column) is an error.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepseemoe.corpus.blocks import open_file, read_blocks, split_lines
+from deepseemoe.corpus.blocks import open_file, read_blocks, split_lines, whole
 from deepseemoe.corpus.chat import Chat
 from deepseemoe.corpus.documents import Document
 from deepseemoe.corpus.listing import SourceFile
@@ -91,16 +92,32 @@ def _records(file: SourceFile, keys: Keys, *, all_columns: bool = False) -> Iter
     if file.kind == "parquet":
         return _parquet_records(file, keys, all_columns)
     if file.kind == "text":
-        return iter([Record(0, {keys.text: b"".join(read_blocks(file)).removeprefix(BOM)})])
+        return _text_records(file, keys)
     return _json_records(file)
+
+
+@contextmanager
+def _of(file: SourceFile) -> Iterator[None]:
+    """Name the file where a document of it is too large."""
+    try:
+        yield
+    except ValueError as error:
+        named = str(error)
+        raise ValueError(named if file.shown in named else f"{file.shown}: {named}") from None
+
+
+def _text_records(file: SourceFile, keys: Keys) -> Iterator[Record]:
+    with _of(file):
+        yield Record(0, {keys.text: whole(read_blocks(file)).removeprefix(BOM)})
 
 
 def _json_records(file: SourceFile) -> Iterator[Record]:
     """Yield a record for each line that is not blank."""
-    for row, line in enumerate(split_lines(read_blocks(file))):
-        line = line.removeprefix(BOM) if row == 0 else line
-        if line.strip():
-            yield _parse(row, line)
+    with _of(file):
+        for row, line in enumerate(split_lines(read_blocks(file))):
+            line = line.removeprefix(BOM) if row == 0 else line
+            if line.strip():
+                yield _parse(row, line)
 
 
 def _parse(row: int, line: bytes) -> Record:

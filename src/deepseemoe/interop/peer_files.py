@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -121,6 +121,16 @@ class Tensors:
         _require_file(path)
         try:
             return cls(path, load_file(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path}: damaged ({error}); copy it again") from None
+
+    @staticmethod
+    def check_safetensors(path: Path) -> None:
+        """Raise ValueError where a safetensors file is missing or cut, by its header alone."""
+        _require_file(path)
+        try:
+            with safe_open(path, "pt"):
+                pass
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged ({error}); copy it again") from None
 

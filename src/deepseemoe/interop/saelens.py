@@ -189,9 +189,10 @@ def read(folder: Path) -> Found:
 
 
 def sizes(folder: Path) -> tuple[int, int]:
-    """Return columns read and features, from cfg.json alone."""
+    """Return columns read and features, from cfg.json, and see that the weights are whole."""
     where, config = folder / CONFIG, _config(folder)
     d_in, d_sae = (value(where, config, name, int) for name in ("d_in", "d_sae"))
+    Tensors.check_safetensors(folder / WEIGHTS)
     return d_in, d_sae
 
 

@@ -55,6 +55,8 @@ def open_checkpoint(config: ModelConfig, folder: Path | None) -> Checkpoint:
     where, revision = _where(config, folder)
     with hub_errors(where, revision):
         raw, _ = PreTrainedConfig.get_config_dict(where, revision=revision)
+    if not isinstance(raw, dict):
+        raise ValueError(f"{where}: config.json holds no keys and values; fetch it again")
     _refuse_unknown(raw, where)
     try:
         whole = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)

@@ -14,6 +14,7 @@ from deepseemoe.runtime.claim import claimed, run_folder
 from deepseemoe.runtime.devices import check_devices
 from deepseemoe.runtime.lease import Lease, asked, leased
 from deepseemoe.runtime.memory import out_of_memory
+from deepseemoe.runtime.terminal import Printable
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     a lack of memory, whoever notices it.
     """
     _limit_threads(job.threads)
-    logging.basicConfig(level="INFO", format=LINE, handlers=_handlers(job), force=True)
+    handlers = _handlers(job)
+    for handler in handlers:
+        handler.setFormatter(Printable(LINE))
+    logging.basicConfig(level="INFO", handlers=handlers, force=True)
     logger.setLevel("DEBUG")
     try:
         with claimed(job) as is_needed:

@@ -1,7 +1,9 @@
 """Which GPUs a process may use is found without torch, on all kinds of machines."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +104,16 @@ def test_nothing_that_looks_for_gpus_imports_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    sorted((Path(__file__).parents[3] / "workflow/scripts").glob("*.py")),
+    ids=lambda path: path.stem,
+)
+def test_no_script_imports_what_could_open_a_gpu_before_the_lease(script):
+    """All that is imported before `run_stage` is what the test above looks at."""
+    tree = ast.parse(script.read_text())
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    modules = {getattr(node, "module", None) or node.names[0].name for node in imports}
+    assert modules <= {"typing", "deepseemoe.runtime.stage"}

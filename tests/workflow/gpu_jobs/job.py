@@ -11,11 +11,12 @@ def main(job):
     from pathlib import Path
 
     began = time.time()
-    Path(f"{job.output[0]}.begun").touch()
+    name = Path(job.output[0]).name
+    Path(f"{name}.begun").touch()
     while time.time() < began + 0.2 or Path("hold").exists():
         time.sleep(0.02)
     held = {
-        "job": job.output[0],
+        "job": name,
         "pid": os.getpid(),
         "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
         "devices": devices(job),

@@ -12,7 +12,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from deepseemoe.config import LabelsConfig
@@ -119,15 +119,27 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(float(headers["retry-after-ms"]) / 1000, 0.0)
     except (KeyError, ValueError):
         said = headers.get("retry-after", "")
-    seconds = duration(said)
+    now = _now(headers)
+    seconds = duration(said, now=now)
     if seconds is not None or not said:
         return seconds
+    when = _date(said)
+    return None if when is None else max(when - now, 0.0)
+
+
+def _now(headers: Mapping[str, str]) -> float:
+    """Return the server's time since the epoch, or ours where it does not say: one may be wrong."""
+    said = _date(headers.get("date", ""))
+    return time.time() if said is None else said
+
+
+def _date(text: str) -> float | None:
+    """Return the time since the epoch of a date as HTTP writes it; None where it is none."""
     try:
-        when = parsedate_to_datetime(said)
+        when = parsedate_to_datetime(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (OverflowError, ValueError):
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def until_reset(headers: Mapping[str, str]) -> float | None:
@@ -136,17 +148,19 @@ def until_reset(headers: Mapping[str, str]) -> float | None:
     return max((one[1] for one in found if one and one[0] < 1), default=None)
 
 
-def duration(text: str) -> float | None:
+def duration(text: str, *, now: float | None = None) -> float | None:
     """Return the seconds of `1.5`, `12ms`, `6m0s`, or until a time since the epoch; None for else.
 
-    A number above 1e9 is a time in seconds, above 1e11 one in milliseconds.
+    A number above 1e9 is a time in seconds, above 1e11 one in milliseconds; `now` is that of who
+    says so, by default ours.
     """
     text = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", text):
         number = float(text)
         if number < 1e9:
             return number
-        return max(number / (1000 if number > 1e11 else 1) - time.time(), 0.0)
+        at = time.time() if now is None else now
+        return max(number / (1000 if number > 1e11 else 1) - at, 0.0)
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|us|[dhms]))+", text):
         return None
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|us|[dhms])", text)
@@ -160,7 +174,7 @@ def _allowance(headers: Mapping[str, str], suffix: str) -> tuple[float, float] |
     """
     for family in ("x-ratelimit", "ratelimit"):
         left = headers.get(f"{family}-remaining{suffix}", "").strip()
-        seconds = duration(headers.get(f"{family}-reset{suffix}", ""))
+        seconds = duration(headers.get(f"{family}-reset{suffix}", ""), now=_now(headers))
         if re.fullmatch(r"\d+(\.\d+)?", left) and seconds:
             return float(left), seconds
     return None
