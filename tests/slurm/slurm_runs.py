@@ -58,15 +58,19 @@ def begin(workdir: Path, call: list[str]) -> subprocess.Popen:
         )
 
 
-def finish(workdir: Path, process: subprocess.Popen, seconds: float = 480) -> str:
+def finish(workdir: Path, process: subprocess.Popen, seconds: float = 1500) -> str:
     """Wait for a run and return what it printed; fail where it failed."""
-    code = process.wait(seconds)
+    try:
+        code = process.wait(seconds)
+    finally:
+        process.kill()
+        process.wait()
     text = (workdir / "screen").read_text()
     assert code == 0, text[-8000:]
     return text
 
 
-def until(what, seconds: float = 120.0):
+def until(what, seconds: float = 300.0):
     """Return what a function returns, once that is something."""
     end = time.monotonic() + seconds
     while not (found := what()):
@@ -106,7 +110,7 @@ def whole_run(workdir: Path) -> Path:
     """Make the small run by jobs of SLURM; kill its Snakemake once, while jobs run, and go on."""
     call = [*command(workdir, *through_slurm(grouped=True)), *_small()]
     process = begin(workdir, call)
-    until(lambda: running_jobs("cache_activations"), 240)
+    until(lambda: running_jobs("cache_activations"), 600)
     process.kill()
     process.wait()
     assert running_jobs("cache_activations"), "jobs go on without their Snakemake"
