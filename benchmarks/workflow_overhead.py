@@ -1,7 +1,7 @@
 """What the workflow itself costs: planning, and a job that does nothing, at a number of shards.
 
-    python benchmarks/workflow_overhead.py 100 1000 5000            plan only (CPU seconds of Snakemake)
-    python benchmarks/workflow_overhead.py 100 --run                and run every job, each an empty script
+    python benchmarks/workflow_overhead.py 100 1000 5000      plan only
+    python benchmarks/workflow_overhead.py 100 --run           and run every job, with empty scripts
     python benchmarks/workflow_overhead.py 5000 --shards-per-job 10
 
 The real Snakefile and rules are taken, with scripts that only make their outputs. CPU seconds are
