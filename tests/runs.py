@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,11 @@ def command(workdir: Path, config: Config, *arguments: str) -> list[str]:
     # --configfile takes every word up to the next option, so it does not stand last.
     files = map(str, config if isinstance(config, tuple) else (config,))
     return [*map(str, here), "--configfile", *files, "--directory", str(workdir), *arguments]
+
+
+def fault_seed() -> int:
+    """Return the seed of what is random on purpose: DEEPSEEMOE_FAULT_SEED, or another each time."""
+    return int(os.environ.get("DEEPSEEMOE_FAULT_SEED") or random.SystemRandom().randrange(10**6))
 
 
 def prepare(workdir: Path) -> Path:

@@ -1,20 +1,13 @@
 """A run that is killed again and again, at random, in every stage, ends in the bytes of another."""
 
-import os
-import random
 import sys
 
 from finished import CONFIG
 from killing import Killer, durations
-from runs import digests, prepare
+from runs import digests, fault_seed, prepare
 
 LEAST = 20
 """Kills."""
-
-
-def seed() -> int:
-    """Return the seed of the kills: of DEEPSEEMOE_FAULT_SEED, or another each time, and printed."""
-    return int(os.environ.get("DEEPSEEMOE_FAULT_SEED") or random.SystemRandom().randrange(10**6))
 
 
 def tell(capsys, *lines):
@@ -32,7 +25,7 @@ def bytes_of(workdir):
 def test_a_run_that_is_killed_in_every_stage_ends_in_the_same_bytes(
     undisturbed, labelled, tmp_path, capsys
 ):
-    number = seed()
+    number = fault_seed()
     tell(capsys, f"DEEPSEEMOE_FAULT_SEED={number}")
     lasting = durations(undisturbed)
     killer = Killer(

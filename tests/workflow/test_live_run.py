@@ -1,9 +1,10 @@
 """Live training: as good as from stores, without them, and the same bytes however often killed."""
 
+import random
 import shutil
 
 import pytest
-from runs import ROOT, digests, kill_within, planned, snakemake
+from runs import ROOT, digests, fault_seed, kill_within, planned, snakemake
 
 from deepseemoe.dictionary.batches import open_stores
 from deepseemoe.dictionary.dictionary import Dictionary
@@ -62,10 +63,11 @@ def test_a_live_run_leaves_nothing_but_dictionaries(live_run):
 
 def test_live_training_that_was_killed_ends_in_the_same_bytes(small_run, live_run, tmp_path):
     workdir = as_before_training(small_run, tmp_path / "killed")
-    killed = [kill_within(workdir, LIVE, "train_live", seconds) for seconds in (6.0, 8.0)]
-    assert any(killed), "training was over before the first kill"
-    snakemake(workdir, LIVE, "--unlock")
+    seed = fault_seed()
+    moments = [random.Random(seed + number).uniform(2, 8) for number in range(3)]
+    killed = [kill_within(workdir, LIVE, "train_live", seconds) for seconds in moments]
+    assert any(killed), f"training was over before the first kill, of {moments}"
     done = snakemake(workdir, LIVE, "--until", "train_live")
     assert done.returncode == 0, done.stdout[-8000:]
     folder = "results/small/dictionary"
-    assert digests(workdir / folder) == digests(live_run / folder)
+    assert digests(workdir / folder) == digests(live_run / folder), f"DEEPSEEMOE_FAULT_SEED={seed}"

@@ -10,7 +10,7 @@ BILLION = 1e9
 RESERVE_GIB = 3
 """Of a GPU, for CUDA itself, its kernels, and memory in pieces; an 80 GB card has 79.6 GiB."""
 
-Unit = Literal["bytes", "parameters", "tokens", "tokens/s", "hours", "USD"]
+Unit = Literal["bytes", "parameters", "tokens", "tokens/s", "hours", "share", "USD"]
 
 
 class Figure(NamedTuple):
@@ -72,5 +72,6 @@ _FORMS = {
     "tokens": shown_count,
     "tokens/s": lambda value: f"{value:,.0f} /s",
     "hours": shown_hours,
+    "share": lambda value: f"{value:.1%}",
     "USD": lambda value: f"${value:,.2f}",
 }

@@ -14,6 +14,7 @@ from deepseemoe.plan.memory import model_bytes
 from deepseemoe.plan.network import Network
 from deepseemoe.plan.stores import loaded
 from deepseemoe.plan.uses import uses_of
+from deepseemoe.plan.workflow import Stage, stages_of, warnings_of, workflow_figures
 
 
 class Plan(NamedTuple):
@@ -23,12 +24,15 @@ class Plan(NamedTuple):
     network: Network
     sections: tuple[Section, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
+    """Lines on what fits and is a waste."""
 
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data, for JSON; bytes are bytes."""
         sections = {s.title: [f.plain() for f in s.figures] for s in self.sections}
         problems = [{"what": p.what, "needed": p.needed, "there": p.there} for p in self.problems]
-        return {"run": self.run.name, "fits": not problems, **sections, "problems": problems}
+        verdict = {"problems": problems, "warnings": list(self.warnings)}
+        return {"run": self.run.name, "fits": not problems, **sections, **verdict}
 
 
 def make_plan(
@@ -48,15 +52,21 @@ def make_plan(
     _check(run, network)
     shapes = shapes_of(run, d_model=network.d_model)
     disk, uses = disk_figures(run, network, shapes), uses_of(run, network, shapes)
+
+    def stages_for(changed: RunConfig) -> tuple[Stage, ...]:
+        return stages_of(changed, network, shapes, tokens_per_second)
+
     sections = (
         Section("model", tuple(_model(run, network))),
         Section("dictionaries", tuple(_dictionaries(shapes))),
         Section("memory", tuple(use.figure() for use in uses)),
         Section("disk", disk),
         Section("time", hours_of(run, network, shapes, tokens_per_second)),
+        Section("workflow", workflow_figures(run, stages_for(run))),
         Section("labels", tuple(label_figures(run, network, shapes, prices, answer_tokens))),
     )
-    return Plan(run, network, sections, tuple(problems_of(disk, uses, limits, run)))
+    problems = tuple(problems_of(disk, uses, limits, run))
+    return Plan(run, network, sections, problems, tuple(warnings_of(run, stages_for)))
 
 
 def _check(run: RunConfig, network: Network) -> None:

@@ -38,6 +38,7 @@ def _line(figure: Figure, width: int) -> str:
 
 def _verdict(plan: Plan, refit: Refit) -> Iterator[str]:
     yield "VERDICT"
+    yield from (f"  short jobs: {warning}" for warning in plan.warnings)
     if not plan.problems:
         yield f"  fits; {_call(plan)}"
     for problem in plan.problems:

@@ -178,7 +178,7 @@ def run_folder(job: Any) -> Path | None:
     first = Path(str(job.output[0]))
     # Rules whose files are named for the one run have no wildcards.
     run = getattr(job.wildcards, "run", None) or job.config.get("name", "tiny")
-    named = Path(job.config.get("pathvars", {}).get("results", "results"), run)
+    named = Path((job.config.get("pathvars") or {}).get("results", "results"), run)
     if first.is_relative_to(named):
         return named
     return next((p for p in reversed(first.parents) if p.name == run), first.parent)

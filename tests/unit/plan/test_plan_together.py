@@ -98,3 +98,30 @@ def test_live_has_no_groups():
         BatchesConfig(source="live", together=2)
     assert BatchesConfig(source="live").rules == "live"
     assert BatchesConfig(together=1).rules == "cache"
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "gpus_of_model", "of_dictionaries"),
+    [
+        ("cuda", "cuda", ["GPU 1 of 2"], "GPU 2 of 2"),
+        ("cuda:0", "cuda:0", ["GPU 1 of 1"], "GPU 1 of 1"),
+        (("cuda:0", "cuda:1"), "cuda:1", ["GPU 1 of 2", "GPU 2 of 2"], "GPU 2 of 2"),
+        (("cuda:0", "cuda:1"), "cuda:2", ["GPU 1 of 3", "GPU 2 of 3"], "GPU 3 of 3"),
+        ("cuda:0", "cpu", ["GPU 1 of 1"], "RAM"),
+    ],
+)
+def test_live_training_on_a_gpu_that_both_name_holds_both(
+    model, own, gpus_of_model, of_dictionaries, tiny_network
+):
+    windows = (Window(0, 1), Window(1, 2))
+    run = made(1, batches=BatchesConfig(source="live"), windows=windows)
+    named = run.devices.model_copy(update={"activations": model, "dictionary": own})
+    run = run.model_copy(update={"devices": named})
+    shapes = shapes_of(run, d_model=tiny_network.d_model)
+    uses = [use for use in uses_of(run, tiny_network, shapes) if use.rule == "train_live"]
+
+    def devices_with(ending):
+        return [use.device for use in uses if any(s.what.endswith(ending) for s in use.shares)]
+
+    assert devices_with("model") == gpus_of_model
+    assert devices_with("dictionaries") == [of_dictionaries]

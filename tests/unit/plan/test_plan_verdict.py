@@ -122,7 +122,7 @@ def test_the_json_holds_every_figure_of_the_text(capsys, tmp_path):
     assert main(["plan", "--disk-gib", "100", "--json", str(file)]) == 0
     plan, text = json.loads(file.read_text()), capsys.readouterr().out
     assert plan["fits"] is True
-    for section in ("model", "dictionaries", "memory", "disk", "time", "labels"):
+    for section in ("model", "dictionaries", "memory", "disk", "time", "workflow", "labels"):
         for figure in plan[section]:
             assert figure.keys() == {"name", "value", "unit", "estimate", "how"}
             assert figure["how"] in text
