@@ -53,8 +53,8 @@ SlurmctldTimeout=10
 InactiveLimit=0
 OverTimeLimit=0
 KillWait=2
-# squeue shows ended jobs this long.
-MinJobAge=300
+# squeue shows ended jobs this long; SLURM's own 300 s are less than the tests take.
+MinJobAge=7200
 JobRequeue=1
 GresTypes=gpu
 """

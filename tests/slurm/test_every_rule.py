@@ -5,12 +5,14 @@ from itertools import combinations
 from slurm_runs import digests, jobs
 from steps import recorded
 
-ON_CPU = ("rule_routing", "rule_labels", "rule_report")
-OF_THE_RUN = (
-    *(*ON_CPU, "rule_text", "rule_encoding", "rule_reads", "rule_cache_activations"),
-    *("rule_train_dictionary", "rule_evaluate_dictionary", "rule_predict_routing"),
-    *("rule_map_writes", "rule_compare_centroids", "rule_measure_saturation"),
-)
+ON_CPU = ("group_routing", "group_labels", "group_report")
+
+
+def submitted(whole) -> dict[str, str]:
+    """Return what each job of the run was for, as rule_map_writes/small_crosscoder_L00-L01."""
+    folder = whole / "logs/slurm"
+    logs = folder.rglob("*.log")
+    return {path.stem: str(path.parent.relative_to(folder)) for path in logs}
 
 
 def test_its_files_are_those_of_a_run_without_slurm(whole, local):
@@ -42,19 +44,20 @@ def test_no_device_ever_had_two_jobs(whole):
 
 
 def test_jobs_on_gpus_got_one_and_others_none(whole):
-    comments, partitions = dict(jobs("%i", "%k")), dict(jobs("%i", "%P"))
-    steps = [step for step in recorded() if comments[step.job].startswith(OF_THE_RUN)]
+    names, partitions = submitted(whole), dict(jobs("%i", "%P"))
+    steps = [step for step in recorded() if step.job in names]
     for step in steps:
-        on_gpu = not comments[step.job].startswith(ON_CPU)
-        assert len(step.gpus) == on_gpu, comments[step.job]
-        assert partitions[step.job] == ("gpu" if on_gpu else "cpu"), comments[step.job]
+        on_gpu = not names[step.job].startswith(ON_CPU)
+        assert len(step.gpus) == on_gpu, names[step.job]
+        assert partitions[step.job] == ("gpu" if on_gpu else "cpu"), names[step.job]
     assert len(steps) > 20
 
 
 def test_no_two_jobs_made_one_output_at_once(whole):
-    comments = dict(jobs("%i", "%k"))
-    steps = [step for step in recorded() if comments[step.job].startswith("rule_cache")]
+    names = submitted(whole)
+    steps = sorted((s for s in recorded() if s.job in names), key=lambda step: step.begin)
     logs = {path.stem: path.read_text() for path in (whole / "logs/slurm").rglob("*.log")}
-    for one, other in combinations(sorted(steps, key=lambda step: step.begin), 2):
-        if comments[one.job] == comments[other.job] and one.meets(other):
-            assert "are being made by" in logs[other.job]
+    for one, other in combinations(steps, 2):
+        alone = names[one.job].startswith("rule_")  # jobs of a group share a folder of logs
+        if alone and names[one.job] == names[other.job] and one.meets(other):
+            assert "are being made by" in logs[other.job], names[one.job]
