@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from deepseemoe.config import ModelConfig, load_run
-from deepseemoe.corpus.model_tokenizer import model_tokenizer
-from deepseemoe.model.checkpoint import open_checkpoint
-from deepseemoe.model.loading import load_model
 from deepseemoe.runtime.terminal import Printable, printable
 
 ROOT = Path(__file__).parents[2]
@@ -34,13 +31,15 @@ RANDOM = (
     "numpy.random.",
     "torch.rand",
     "torch.randn",
-    "uuid.",
-    "secrets.",
+    "uuid.uuid",
+    "secrets.token",
 )
 SEEDED = {
     # Draws: in a forked state that is seeded by runtime.seeds, or of a generator seeded there.
     "src/deepseemoe/runtime/seeds.py": "the one place",
     "src/deepseemoe/model/training.py": "torch.manual_seed(seed_for(...)) inside fork_rng",
+    "src/deepseemoe/justify/random_model.py": "torch.manual_seed(seed_for(...)) inside fork_rng",
+    "src/deepseemoe/trust/in_memory.py": "default_rng of the seed that it is handed",
     "src/deepseemoe/dictionary/kernels/self_test.py": "fixed numbers, compared and thrown away",
 }
 
@@ -165,6 +164,10 @@ def evil(folder: Path, **config) -> Path:
 
 @pytest.mark.parametrize("model_type", ["mystery", "olmoe"])
 def test_no_code_of_a_checkpoint_is_run(model_type, tmp_path):
+    from deepseemoe.corpus.model_tokenizer import model_tokenizer
+    from deepseemoe.model.checkpoint import open_checkpoint
+    from deepseemoe.model.loading import load_model
+
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_experts": 4}
     folder = evil(tmp_path / "m", model_type=model_type, num_key_value_heads=2, **sizes)
     config = ModelConfig(source="hub", name=str(folder))
@@ -178,20 +181,24 @@ def test_no_code_of_a_checkpoint_is_run(model_type, tmp_path):
 
 
 def test_pickled_weights_are_not_read(tmp_path):
+    from deepseemoe.model.weight_files import check_weight_files
+
     folder = evil(tmp_path / "m", model_type="olmoe")
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(OSError, match=r"found pytorch_model.bin, which are pickles"):
-        load_model(ModelConfig(source="hub", name=str(folder)), None)
+        check_weight_files(folder)
     assert not (folder / "ran").exists()
 
 
 def test_an_index_of_weights_cannot_leave_its_folder(tmp_path):
+    from deepseemoe.model.weight_files import check_weight_files
+
     folder = evil(tmp_path / "m", model_type="olmoe")
     for name in ("../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "x.bin", ".."):
         index = {"weight_map": {"a": name}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         with pytest.raises(ValueError, match="as weights; expected .safetensors files beside it"):
-            load_model(ModelConfig(source="hub", name=str(folder)), None)
+            check_weight_files(folder)
 
 
 @pytest.mark.parametrize(

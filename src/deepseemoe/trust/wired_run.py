@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from deepseemoe.activations.capture import cache_activations
 from deepseemoe.config import (
@@ -21,7 +20,7 @@ from deepseemoe.config import (
     ModelConfig,
 )
 from deepseemoe.corpus.pack import pack_corpus
-from deepseemoe.corpus.tokenizer import prepare_tokenizer
+from deepseemoe.corpus.tokenizer import load_tokenizer, prepare_tokenizer
 from deepseemoe.dictionary.train import train_dictionary
 from deepseemoe.experts.effects import measure_effects
 from deepseemoe.experts.order import combined
@@ -97,7 +96,7 @@ def run_wired(folder: Path, *, seed: int) -> Wired:
     train_wired(
         MODEL,
         layer=LAYER,
-        vocab_size=len(AutoTokenizer.from_pretrained(folder / "tokenizer")),
+        vocab_size=len(load_tokenizer(folder / "tokenizer")),
         train=splits["train"],
         select=splits["select"],
         concepts=concepts,
