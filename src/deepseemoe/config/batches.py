@@ -1,6 +1,6 @@
 """How activations reach the training of dictionaries."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,9 @@ from deepseemoe.config.base import Section
 
 class BatchesConfig(Section):
     """Where training takes its activations from; select and test text is always cached."""
+
+    only_how: ClassVar[frozenset[str]] = frozenset({"round_shards"})
+    """`params:` that hold this section are those of live training, which knows no rounds."""
 
     source: Literal["cache", "live"] = Field(
         "cache",
