@@ -121,7 +121,7 @@ def test_a_tokenizer_without_either_is_refused(tmp_path):
 
 def test_a_folder_without_a_tokenizer_is_an_error_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: its tokenizer cannot be loaded \(") as caught:
+    with pytest.raises(ValueError, match=r"empty: the folder holds no tokenizer") as caught:
         prepare(tmp_path / "out", model_name=str(tmp_path / "empty"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
