@@ -1,5 +1,6 @@
 """What a run leaves on the disk, and what it takes there while it runs."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from deepseemoe.activations.layout import BFLOAT16, ArraySpec
@@ -84,7 +85,8 @@ def _stores(run: RunConfig, network: Network) -> Iterator[Figure]:
 def _rounds(run: RunConfig, arrays: Sequence[ArraySpec]) -> tuple[int, str]:
     """Return the bound on the stores of the train split, and how it comes about."""
     sizes, rounds = shard_sizes(run, "train"), run.rounds()
-    largest = sum(store_bytes(arrays, sizes[n], run.activations) for n in rounds[0].shards)
+    in_first = Counter(sizes[shard] for shard in rounds[0].shards)
+    largest = sum(n * store_bytes(arrays, size, run.activations) for size, n in in_first.items())
     n_there = min(len(rounds), N_ON_DISK)
     whole = shown_bytes(split_bytes(run, arrays, "train"))
     how = (

@@ -4,6 +4,7 @@ Stores are raw, so their bytes are exact but for chunks of zeros, which are left
 in their metadata. Token shards and features are compressed: bytes a token were measured.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from math import log2
 
@@ -64,8 +65,8 @@ def shard_sizes(run: RunConfig, split: str) -> list[int]:
 
 def split_bytes(run: RunConfig, arrays: Sequence[ArraySpec], split: str) -> int:
     """Return the bytes of all stores of a split."""
-    sizes = shard_sizes(run, split)
-    return sum(store_bytes(arrays, n_tokens, run.activations) for n_tokens in sizes)
+    sizes = Counter(shard_sizes(run, split))
+    return sum(n * store_bytes(arrays, size, run.activations) for size, n in sizes.items())
 
 
 def store_bytes(arrays: Sequence[ArraySpec], n_tokens: int, config: ActivationsConfig) -> int:
