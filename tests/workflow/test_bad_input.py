@@ -34,9 +34,8 @@ def too_little(folder):
         (truncated, ["shard_00000000_processed.jsonl.zst"]),
         (wrong_key, ["a.jsonl", "body"]),
         (too_little, ["tokens", "train"]),
-        (lambda folder: None, ["text"]),
     ],
-    ids=["an empty file", "a truncated zst", "no such key", "too little text", "an empty folder"],
+    ids=["an empty file", "a truncated zst", "no such key", "too little text"],
 )
 def test_bad_text_is_told_in_one_line(spoil, told, tmp_path):
     folder = tmp_path / "text"
