@@ -71,9 +71,7 @@ def problem_of_grant(devices: DevicesConfig, gpus: Gpus) -> str | None:
     stages = _on_gpu(devices)
     if not stages or gpus.gpus or not gpus.slurm_job:
         return None
-    return (
-        f"devices: {_named(stages)} a GPU, and {gpus.why_none}; ask SLURM for one, or write cpu"
-    )
+    return f"devices: {_named(stages)} a GPU, and {gpus.why_none}; ask SLURM for one, or write cpu"
 
 
 def remarks_on_gpus(devices: DevicesConfig, gpus: Gpus) -> Iterator[str]:
