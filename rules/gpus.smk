@@ -9,7 +9,11 @@ In:  RUN, the configuration
 
 import sys
 
-from deepseemoe.runtime.devices import problem_of_gpus, remarks_on_gpus
+from deepseemoe.runtime.devices import (
+    problem_of_gpus,
+    problem_of_grant,
+    remarks_on_gpus,
+)
 from deepseemoe.runtime.gpus import Gpus, gpus_here
 from deepseemoe.runtime.pins import resources
 
@@ -43,7 +47,8 @@ def check_gpus():
     # A cluster has GPUs of its own.
     if not workflow.local_exec or not is_asked:
         return
-    if problem := problem_of_gpus(RUN.devices, GPUS):
-        raise ValueError(problem)
+    found = problem_of_gpus(RUN.devices, GPUS) or problem_of_grant(RUN.devices, GPUS)
+    if found:
+        raise ValueError(found)
     for remark in remarks_on_gpus(RUN.devices, GPUS):
         print(f"WARNING: {remark}", file=sys.stderr, flush=True)

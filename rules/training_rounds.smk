@@ -47,15 +47,11 @@ def tokens_of_round(wildcards):
 def until_trained(wildcards):
     """Return what all dictionaries leave of the round whose stores make room for this one's.
 
-    It is waited for and not read. Another path leads from it to what is read of this round (the
-    checkpoints), without which Snakemake would not see all that it has to make.
+    It is waited for and not read. Not `ancient`: where a training begins again, later rounds that are
+    on the disk are removed, and have to be made again in their turn.
     """
     name = earlier_round(wildcards, N_ON_DISK)
-    return (
-        [ancient(path) for group in groups() for path in left_by(group, name)]
-        if name
-        else []
-    )
+    return [path for group in groups() for path in left_by(group, name)] if name else []
 
 
 def left_before(group):
@@ -94,7 +90,6 @@ rule cache_round:
         n_layers=n_layers_read(),
         files=MODEL_FILES,
         seed=RUN.seed,
-        consumed=lambda wildcards: earlier_round(wildcards, N_ON_DISK),
     message:
         "Caching activations of round {wildcards.round}"
     script:

@@ -13,13 +13,13 @@ def main(job: "Snakemake") -> None:
     from pathlib import Path
 
     from deepseemoe.activations.resume import cache_into
-    from deepseemoe.activations.rounds import remove_consumed
+    from deepseemoe.activations.rounds import remove_others
     from deepseemoe.config import ActivationsConfig, ModelConfig
     from deepseemoe.model.loading import load_model
     from deepseemoe.runtime.files import commit, partial_path
 
     folder = Path(job.output[0])
-    remove_consumed(folder.parent, last=job.params.consumed)
+    remove_others(folder.parent, number=int(job.wildcards.round))
     model = load_model(
         ModelConfig.model_validate(job.params.model),
         Path(job.input.model[0]) if job.input.model else None,

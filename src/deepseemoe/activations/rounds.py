@@ -3,20 +3,24 @@
 import logging
 from pathlib import Path
 
+from deepseemoe.config.rounds import N_ON_DISK, round_name
 from deepseemoe.runtime.files import remove
 
 logger = logging.getLogger(__name__)
 
 
-def remove_consumed(folder: Path, *, last: str | None) -> None:
-    """Remove what is in `folder` of the round named `last` and of all before it; None: nothing.
+def remove_others(folder: Path, *, number: int) -> None:
+    """Remove what is in `folder` of rounds that have no place on the disk beside round `number`.
 
-    Snakemake removes a round's stores once they are trained on, but not those of one in whose last
-    moment it was killed; without this the bound on the disk would not hold after a kill.
+    Its neighbours stay: the round before is trained on, and the next may be captured already.
+    Earlier ones are those in whose last moment Snakemake was killed, later ones those of a training
+    that was given up for the one that begins again; without this the bound on the disk would hold
+    for neither. Snakemake makes later ones again, for they wait for what this round leads to.
     """
-    if last is None or not folder.is_dir():
+    if not folder.is_dir():
         return
+    kept = {round_name(number + step) for step in range(1 - N_ON_DISK, N_ON_DISK)}
     for path in sorted(folder.iterdir()):
-        if path.name.split(".")[0] <= last:
-            logger.info("removing %s, which is trained on and was left behind", path)
+        if path.name.split(".")[0] not in kept:
+            logger.info("removing %s, which no training is to read", path)
             remove(path)

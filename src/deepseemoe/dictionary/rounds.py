@@ -62,6 +62,9 @@ def train_round(
     with _taught(tasks, stores, place, seed=seed, **where) as pupils:
         for pupil, folder in zip(pupils, kept, strict=True):
             _leave(pupil, folder)
+        for pupil in pupils:  # a kill above must not cost the round of those that have left
+            if pupil.session.trainer.ranks.rank == 0:
+                pupil.session.checkpoints.clear()
 
 
 def finish_rounds(
@@ -119,7 +122,6 @@ def _leave(pupil: Pupil, folder: Path) -> None:
     if ranks.rank == 0:
         _hand_on(partial / NORMALISATION, pupil)
         commit(partial, folder)
-        session.checkpoints.clear()
     ranks.wait()
 
 

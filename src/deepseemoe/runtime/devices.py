@@ -66,6 +66,14 @@ def problem_of_gpus(devices: DevicesConfig, gpus: Gpus) -> str | None:
     )
 
 
+def problem_of_grant(devices: DevicesConfig, gpus: Gpus) -> str | None:
+    """Return why jobs would refuse that run inside a job of SLURM; None where they would not."""
+    stages = _on_gpu(devices)
+    if not stages or gpus.gpus or not gpus.slurm_job:
+        return None
+    return f"devices: {_named(stages)} a GPU, and {gpus.why_none}; ask SLURM for one, or write cpu"
+
+
 def remarks_on_gpus(devices: DevicesConfig, gpus: Gpus) -> Iterator[str]:
     """Yield in one line each what a run does otherwise than written, for lack of GPUs."""
     stages = _on_gpu(devices)

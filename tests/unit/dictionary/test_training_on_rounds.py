@@ -9,6 +9,7 @@ from planted_stores import transcoder_sites as transcoder_sites_of
 
 from deepseemoe.config.dictionary import DictionaryConfig
 from deepseemoe.config.rounds import Round, rounds_of
+from deepseemoe.dictionary import rounds as rounds_module
 from deepseemoe.dictionary import trainer as trainer_module
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.launch import train_on
@@ -16,6 +17,7 @@ from deepseemoe.dictionary.rounds import Place, finish_rounds, train_round
 from deepseemoe.dictionary.together import train_together
 from deepseemoe.dictionary.train import Task
 from deepseemoe.names import Window
+from deepseemoe.runtime.checkpoints import checkpoint_path
 
 COMMON = {"batch_tokens": 250, "learning_rate": 3e-3, "checkpoint_steps": 5, "dead_tokens": 1000}
 CONFIGS = {
@@ -158,6 +160,30 @@ def test_a_round_that_is_killed_ends_in_the_same_bytes(
     for one in rounds[number:]:
         take(stores, tmp_path, one, rounds[-1])
     assert files(tmp_path) == files(trained)
+
+
+def test_a_kill_while_a_group_leaves_costs_none_of_it_the_round(stores, tmp_path, monkeypatch):
+    first, names, leave, left_by = rounds_of(N_SHARDS, 2)[0], ("crosscoder", "longer"), [], []
+
+    def until_killed(pupil, folder):
+        if left_by:
+            raise Killed
+        left_by.append(pupil.task.folder)
+        leave[0](pupil, folder)
+
+    leave.append(rounds_module._leave)
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds_module, "_leave", until_killed)
+        with pytest.raises(Killed):
+            take(stores, tmp_path, first, None, names)
+    assert all(checkpoint_path(task.folder).is_file() for task in tasks(tmp_path, names))
+    take(stores, tmp_path, first, None, names)
+    assert not list(tmp_path.rglob("window.checkpoint"))
+
+
+def test_a_training_of_fewer_steps_than_rounds_takes_them_all(stores, tmp_path):
+    in_rounds(stores, tmp_path, 1, names=("crosscoder",), n_tokens=750)
+    assert Dictionary.load(tmp_path / "dictionary/crosscoder/window").d_dict == 32
 
 
 def test_rounds_that_are_made_again_do_not_begin_with_a_later_checkpoint(

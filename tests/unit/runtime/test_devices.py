@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from deepseemoe.config import DevicesConfig
-from deepseemoe.runtime.devices import check_devices, problem_of_gpus, remarks_on_gpus
+from deepseemoe.runtime.devices import (
+    check_devices,
+    problem_of_gpus,
+    problem_of_grant,
+    remarks_on_gpus,
+)
 from deepseemoe.runtime.gpus import Gpu, Gpus
 from deepseemoe.runtime.memory import GIB, free_bytes, out_of_memory
 
@@ -117,3 +122,12 @@ def test_a_lack_of_memory_is_one_line_with_numbers_and_a_key(error, rule, told):
 
 def test_other_errors_are_no_lack_of_memory():
     assert out_of_memory(RuntimeError("mat1 and mat2 shapes"), "map_reads") is None
+
+
+def test_inside_a_job_of_slurm_without_gpus_a_run_refuses_before_its_jobs_do():
+    none, one = Gpus((), "7", why_none="SLURM granted none to its job 7"), Gpus((Gpu("0", ""),))
+    told = "devices: features asks for a GPU, and SLURM granted none to its job 7; ask SLURM for "
+    assert problem_of_grant(DevicesConfig(features="cuda"), none).startswith(told)
+    assert problem_of_grant(DevicesConfig(), none) is None
+    assert problem_of_grant(DevicesConfig(features="cuda"), one) is None
+    assert problem_of_grant(DevicesConfig(features="cuda"), Gpus(())) is None
