@@ -65,7 +65,8 @@ def test_a_run_from_before_the_key_is_not_read_anew(tmp_path):
     """Params of rules hold no key that says nothing: Snakemake would run them all again."""
     script = 'print("KEYS", sorted(model_params()), sorted(model_training()))'
     snakefile = tmp_path / "Snakefile"
-    snakefile.write_text(f'include: "{ROOT}/rules/common.smk"\n{script}\nrule nothing:\n')
+    rooms = (f'include: "{ROOT}/rules/{room}.smk"' for room in ("common", "common_training"))
+    snakefile.write_text("\n".join([*rooms, script, "rule nothing:", ""]))
     done = snakemake(prepare(tmp_path), SMALL, "--snakefile", str(snakefile), "--dry-run")
     (told,) = (line for line in done.stdout.splitlines() if line.startswith("KEYS"))
     assert "random_weights" not in told
