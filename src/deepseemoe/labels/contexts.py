@@ -25,6 +25,9 @@ KEPT_GROUPS = 4
 """Row groups of the table that stay in memory."""
 
 
+_UNMARKED = str.maketrans("«»", "‹›")
+
+
 class Context(NamedTuple):
     """One context of a feature; `activations` has a number for each of `tokens`."""
 
@@ -45,11 +48,15 @@ class Context(NamedTuple):
         return [activation > least for activation in self.activations]
 
     def marked(self, is_marked: Sequence[bool] | None = None) -> str:
-        """Return the context with runs of marked tokens between « and »; by default active ones."""
+        """Return the context with runs of marked tokens between « and »; by default active ones.
+
+        Such quotation marks of the text itself become single ones, so that no text marks itself.
+        """
         parts, was_on = [], False
         marks = self.is_marked if is_marked is None else is_marked
         for token, is_on in zip(self.tokens, marks, strict=True):
-            parts += ["«" if is_on and not was_on else "»" if was_on and not is_on else "", token]
+            parts += ["«" if is_on and not was_on else "»" if was_on and not is_on else ""]
+            parts.append(token.translate(_UNMARKED))
             was_on = is_on
         return _one_line("".join(parts) + ("»" if was_on else ""))
 
