@@ -76,6 +76,9 @@ def test_an_sae_of_another_model_is_told_in_one_line(made, tmp_path):
     target = "results/small/dictionary/sae/L00-L00/weights.safetensors"
     done = snakemake(prepare(tmp_path / "work"), other, target)
     assert done.returncode == 1
-    (line,) = [line for line in done.stdout.splitlines() if " ERROR " in line]
-    assert "d_model is 32, and the configuration says 64" in line
+    lines = [line for line in done.stdout.splitlines() if "d_model" in line]
+    assert len(lines) == 2, "one for each layer"
+    for line in lines:
+        assert line.startswith("dictionaries.sae.imported: ")
+        assert line.endswith("made for a d_model of 32, and the model has 64")
     assert "Traceback" not in done.stdout
