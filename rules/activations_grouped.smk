@@ -9,7 +9,7 @@ for split, number, members in shard_groups():
     rule:
         # Run the model over neighbouring shards of a split; cache what it computes, as cache_activations.
         name:
-            f"cache_activations_{split}_{number:04d}"
+            f"cache_shards_{split}_{number:04d}"
         input:
             tokens=in_this_run(of_shards("corpus", split, members)),
             model=in_this_run(model_folder()),

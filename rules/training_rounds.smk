@@ -15,7 +15,7 @@ from deepseemoe.config.rounds import N_ON_DISK, round_name
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 200_000))
 
 ROUNDS = {one.name: one for one in RUN.rounds()}
-LAST = max(ROUNDS)
+LAST = round_name(len(ROUNDS) - 1)
 
 
 wildcard_constraints:

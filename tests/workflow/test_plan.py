@@ -54,9 +54,10 @@ def test_another_run_is_not_made_by_this_configuration(tmp_path):
 @pytest.mark.parametrize(("name", "body"), list(blocks()), ids=[name for name, _ in blocks()])
 def test_rule_script_log_and_benchmark_share_one_name(name, body):
     assert f"workflow/scripts/{name}.py" in body
-    assert re.search(rf'log:\s+"<logs>/{{run}}/{name}[./]', body)
+    named = r'(in_this_run\()?"'
+    assert re.search(rf"log:\s+{named}<logs>/{{run}}/{name}[./]", body)
     assert name == "write_config" or re.search(
-        rf'benchmark:\s+"<benchmarks>/{{run}}/{name}[./]', body
+        rf"benchmark:\s+{named}<benchmarks>/{{run}}/{name}[./]", body
     )
     assert body.lstrip().startswith('"""')
     assert "retries:" not in body, "retries multiply under a cluster; they belong in profiles"

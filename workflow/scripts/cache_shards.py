@@ -1,4 +1,4 @@
-"""Adapter of rules cache_activations_*; the work is in deepseemoe.activations.resume."""
+"""Adapter of rules cache_shards_*; the work is in deepseemoe.activations.resume."""
 
 from typing import TYPE_CHECKING
 

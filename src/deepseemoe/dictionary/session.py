@@ -15,6 +15,7 @@ from deepseemoe.dictionary.shard_files import Found, find, read_share, shards_pa
 from deepseemoe.dictionary.shards import Shard
 from deepseemoe.dictionary.trainer import StepReport, Trainer
 from deepseemoe.runtime.checkpoints import write_checkpoint
+from deepseemoe.runtime.claim import is_orphan
 from deepseemoe.runtime.files import remove
 from deepseemoe.runtime.progress import Progress
 
@@ -77,7 +78,9 @@ class Checkpoints(NamedTuple):
         remove(shards_path(self.path))
 
     def clear(self) -> None:
-        """Remove what was written."""
+        """Remove what was written; not in an orphan, whose work is asked for again."""
+        if is_orphan():
+            return
         remove(self.path)
         remove(shards_path(self.path))
 

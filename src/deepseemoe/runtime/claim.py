@@ -30,6 +30,9 @@ FOLDER = ".locks"
 WORKFLOW = "DEEPSEEMOE_WORKFLOW"
 """Environment variable: which workflow started a job, in the words of its note."""
 
+PROCESS = "DEEPSEEMOE_WORKFLOW_PROCESS"
+"""Environment variable: the number of that workflow's process, and its machine."""
+
 LARGEST = (1 << 62) - 1
 """Of the places in a file that can be locked."""
 
@@ -140,7 +143,26 @@ def hold_workflow(folder: Path) -> None:
             "this one another `name`"
         )
     os.environ[WORKFLOW] = str(file.write([_KEY]))
+    os.environ[PROCESS] = f"{os.getpid()}@{socket.gethostname()}"
     atexit.register(file.close)
+
+
+def is_orphan() -> bool:
+    """Return whether the workflow that started this job has ended.
+
+    Then nobody notes that the job did, and the next workflow makes its outputs again. Jobs of SLURM
+    have a Snakemake of their own, which does.
+    """
+    number, _, host = os.environ.get(PROCESS, "").partition("@")
+    if not number or host != socket.gethostname() or "SLURM_JOB_ID" in os.environ:
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, and another user's
+        pass
+    return False
 
 
 @contextmanager

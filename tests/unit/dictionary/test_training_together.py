@@ -1,5 +1,9 @@
 """Dictionaries from one pass over the stores are those that are trained one by one, to the bit."""
 
+import shutil
+import socket
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +189,18 @@ def test_different_batches_are_refused(stores, tmp_path):
     message = "share batch_tokens; wide L00-L01 has 250, transcoder L00-L01 has 300"
     with pytest.raises(ValueError, match=message):
         train_together(both, stores=stores, select_stores=stores, seed=0)
+
+
+def test_what_an_orphan_trained_is_not_trained_again(stores, trained, tmp_path, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with monkeypatch.context() as patched:
+        patched.setenv("DEEPSEEMOE_WORKFLOW_PROCESS", f"{ended.pid}@{socket.gethostname()}")
+        together(stores, tmp_path, names=["crosscoder"])
+    shutil.rmtree(tmp_path / "crosscoder/window")  # as Snakemake does, which saw no end of the job
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer_module.Trainer, "advance", None)
+        together(stores, tmp_path, names=["crosscoder"])
+    assert files(tmp_path) == {
+        path: text for path, text in files(trained).items() if path.parts[0] == "crosscoder"
+    }
