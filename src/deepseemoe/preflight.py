@@ -4,11 +4,18 @@ import glob
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from deepseemoe.config import RunConfig
-from deepseemoe.runtime.devices import n_gpus, problem_of_gpus, remarks_on_gpus, shown_gpus
+from deepseemoe.runtime.devices import (
+    counted_gpus,
+    n_gpus,
+    problem_of_gpus,
+    remarks_on_gpus,
+    shown_gpus,
+)
 from deepseemoe.runtime.gpus import gpus_here
 
 READERS_OF_TABLES = {
@@ -56,6 +63,12 @@ def _results(run: RunConfig) -> Iterator[str]:
 def _paths(run: RunConfig) -> Iterator[str]:
     if run.corpus.source != "files":
         return
+    if unnamed := [path for path in run.corpus.paths if not _can_be_named(path)]:
+        yield (
+            f"corpus.paths: {unnamed[0]} cannot be a file's name in this shell, whose encoding is "
+            f"{sys.getfilesystemencoding()}; export PYTHONUTF8=1"
+        )
+        return
     for path in run.corpus.paths:
         if "://" in path:  # of another file system, which only the run asks
             from deepseemoe.corpus.listing import check_protocol
@@ -70,6 +83,14 @@ def _paths(run: RunConfig) -> Iterator[str]:
         from deepseemoe.corpus.listing import list_files
 
         yield from _told("corpus.paths", list_files, run.corpus)
+
+
+def _can_be_named(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(path: Path) -> Iterator[str]:
@@ -157,7 +178,7 @@ def _devices(run: RunConfig) -> Iterator[str]:
         yield problem
     elif gpus.gpus and not gpus.are_fake and n_gpus() < len(gpus.gpus):
         yield (
-            f"devices: this machine has {len(gpus.gpus)} GPUs, and torch sees "
+            f"devices: this machine has {counted_gpus(len(gpus.gpus))}, and torch sees "
             f"{shown_gpus(n_gpus())}; see whether nvidia-smi works and torch is built for CUDA"
         )
 

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
@@ -67,13 +68,18 @@ def take_fraction(files: Sequence[SourceFile], fraction: float) -> list[SourceFi
 
 
 def _list_hub(root: str) -> list[str]:
+    """Return the files of a data set; what the Hub says of one that is not had is told."""
     try:
+        filesystem, path = fsspec.url_to_fs(root)
+        with suppress(FileNotFoundError):
+            filesystem.info(path)  # where `isdir` says no for want of a network, this says why
         return _expand(root)
-    except (OSError, ValueError):
+    except ValueError:
         raise
-    except Exception as error:  # the hub's client raises its HTTP library's errors
+    except Exception as error:  # the hub's client raises its HTTP library's errors too
+        said = " ".join(str(error).split())
         raise ValueError(
-            f"{root} cannot be listed ({error}); it needs a network and, where it is gated, a "
+            f"{root} cannot be listed ({said}); it needs a network and, where it is gated, a "
             "login. Or download it and write source: files"
         ) from None
 

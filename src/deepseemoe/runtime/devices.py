@@ -47,7 +47,12 @@ def shown_gpus(n_seen: int) -> str:
     """Return how many GPUs there are, as words, and what may hide the others."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
-    return ("no GPU" if n_seen == 0 else "1 GPU" if n_seen == 1 else f"{n_seen} GPUs") + hidden
+    return counted_gpus(n_seen) + hidden
+
+
+def counted_gpus(number: int) -> str:
+    """Return a number of GPUs as words."""
+    return "no GPU" if number == 0 else "1 GPU" if number == 1 else f"{number} GPUs"
 
 
 def _gpu_number(name: str) -> int | None:

@@ -20,6 +20,14 @@ _TO_RUN_THE_MODEL = (
 )
 
 
+_RUN_THE_MODEL = (
+    *("cache_", "evaluate_", "measure_effects", "measure_saturation", "map_writes"),
+    *("compare_centroids", "randomise_model", "judge_worlds"),
+)
+"""How the names begin of rules that load a model"""
+_TO_READ_LESS = "lower corpus.n_tokens or d_dict, or run it where there is more memory"
+
+
 def free_bytes(device: str) -> int:
     """Return the bytes free on `cpu` or a GPU, with those that torch holds and does not use."""
     if device == "cpu":
@@ -42,4 +50,5 @@ def out_of_memory(error: BaseException, rule: str) -> str | None:
     free = re.search(r"([\d.]+ \w+) is free", text)
     told = [f"{asked[1]} were asked for" if asked else "", f"{free[1]} were free" if free else ""]
     counts = " and ".join(filter(None, told)) or text[:200] or "no more was to be had"
-    return f"out of memory: {counts}; {_ADVICE.get(rule.rstrip('_0123456789'), _TO_RUN_THE_MODEL)}"
+    others = _TO_RUN_THE_MODEL if rule.startswith(_RUN_THE_MODEL) else _TO_READ_LESS
+    return f"out of memory: {counts}; {_ADVICE.get(rule.rstrip('_0123456789'), others)}"

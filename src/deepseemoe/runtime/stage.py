@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from deepseemoe.runtime import checksums
+from deepseemoe.runtime.caches import keep_compiled
 from deepseemoe.runtime.claim import claimed, run_folder
 from deepseemoe.runtime.devices import check_devices
 from deepseemoe.runtime.lease import Lease, asked, leased
@@ -29,6 +30,7 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     a lack of memory, whoever notices it.
     """
     _limit_threads(job.threads)
+    keep_compiled()
     handlers = _handlers(job)
     for handler in handlers:
         handler.setFormatter(Printable(LINE))
@@ -136,5 +138,9 @@ def _handlers(job: Any) -> list[logging.Handler]:
     """Return the console, from INFO on, and the rule's log file, which also takes tracebacks."""
     console = logging.StreamHandler()
     console.setLevel("INFO")
-    files = [logging.FileHandler(job.log[0], mode="w")] if job.log else []
-    return [console, *files]
+    if not job.log:
+        return [console]
+    try:  # names of files and labels have letters that the locale of a cluster may lack
+        return [console, logging.FileHandler(job.log[0], mode="w", encoding="utf-8")]
+    except OSError:  # of a disk that is full; the job tells so itself, where it matters
+        return [console]
