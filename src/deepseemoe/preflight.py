@@ -26,6 +26,10 @@ READERS_OF_TABLES = {
 """Rules whose jobs read no model and no text of the configuration."""
 
 
+WRITERS = ("cache_", "train_")
+"""What names of rules begin with that write most of a run."""
+
+
 def problems(run: RunConfig, rules: Collection[str] | None = None) -> list[str]:
     """Return one line for each thing that the run needs and this machine lacks.
 
@@ -37,7 +41,8 @@ def problems(run: RunConfig, rules: Collection[str] | None = None) -> list[str]:
         found += [*_model(run), *_packages(run)]
         # Jobs to do may run elsewhere; rules/gpus.smk knows, and looks itself.
         found += [*_devices(run)] if rules is None else []
-        found += [] if found else [*_disk(run)]
+    if not found and (rules is None or any(rule.startswith(WRITERS) for rule in rules)):
+        found += _disk(run)
     if rules is None or {"pack_corpus", "prepare_tokenizer"} & {*rules}:
         found += [*_paths(run), *_domains(run)]
     if rules is None or {"label_features", "label_experts"} & {*rules}:
@@ -201,7 +206,7 @@ def _disk(run: RunConfig) -> Iterator[str]:
         return
     from deepseemoe.plan.room import bytes_to_come
 
-    needed = bytes_to_come(run, folder / run.name)
+    needed = bytes_to_come(run, folder / run.name, free)
     if needed > free:
         yield (
             f"pathvars.results: {existing} has {free / 2**30:.1f} GiB free, and the run writes "

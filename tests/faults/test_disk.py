@@ -130,6 +130,6 @@ def test_read_only_results_end_before_any_job_in_one_line(small_disk, tmp_path):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = snakemake(workdir, SMALL, f"{RUN}/config.yaml")
     assert done.returncode == 1
-    assert "results/small: nothing can be written there (Read-only file system)" in done.stdout
+    assert f"pathvars.results: {workdir}/results cannot be written; name another" in done.stdout
     assert "Traceback" not in done.stdout
     assert "Error in rule" not in done.stdout
