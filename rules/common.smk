@@ -32,7 +32,10 @@ def told():
     try:
         yield
     except (ValueError, OSError) as error:
-        logger.error(printable(str(error)))
+        # The logger of Snakemake fails on letters that the locale lacks.
+        encoding = sys.getfilesystemencoding()
+        line = printable(str(error)).encode(encoding, "backslashreplace")
+        logger.error(line.decode(encoding))
         sys.exit(1)
 
 
@@ -51,10 +54,11 @@ JUSTIFIED_WINDOWS = plan.windows_of(RUN.justify, JUSTIFIED) if JUSTIFIED else ()
 JUSTIFIED_SITES = (
     [f"resid_post/L{layer:02d}" for layer in JUSTIFIED.layers] if JUSTIFIED else []
 )
-# Files from outside: where one changes, what was made of it is made again.
-TEXT_FILES = fingerprint(RUN.corpus.paths)
-MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
-IMPORTED_FILES = fingerprint(RUN.imported_folders())
+with told():
+    # Files from outside: where one changes, what was made of it is made again.
+    TEXT_FILES = fingerprint(RUN.corpus.paths)
+    MODEL_FILES = fingerprint([RUN.model.name] if RUN.model.source == "hub" else [])
+    IMPORTED_FILES = fingerprint(RUN.imported_folders())
 
 
 wildcard_constraints:

@@ -4,7 +4,6 @@ import glob
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from deepseemoe.runtime.devices import (
     remarks_on_gpus,
     shown_gpus,
 )
+from deepseemoe.runtime.fingerprint import name_problem
 from deepseemoe.runtime.gpus import gpus_here
 
 READERS_OF_TABLES = {
@@ -68,11 +68,8 @@ def _results(run: RunConfig) -> Iterator[str]:
 def _paths(run: RunConfig) -> Iterator[str]:
     if run.corpus.source != "files":
         return
-    if unnamed := [path for path in run.corpus.paths if not _can_be_named(path)]:
-        yield (
-            f"corpus.paths: {unnamed[0]} cannot be a file's name in this shell, whose encoding is "
-            f"{sys.getfilesystemencoding()}; export PYTHONUTF8=1"
-        )
+    if unnamed := [*filter(None, map(name_problem, run.corpus.paths))]:
+        yield f"corpus.paths: {unnamed[0]}"
         return
     for path in run.corpus.paths:
         if "://" in path:  # of another file system, which only the run asks
@@ -88,14 +85,6 @@ def _paths(run: RunConfig) -> Iterator[str]:
         from deepseemoe.corpus.listing import list_files
 
         yield from _told("corpus.paths", list_files, run.corpus)
-
-
-def _can_be_named(path: str) -> bool:
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _unreadable(path: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ Standard library only: the Snakefile asks for it.
 import glob
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -45,7 +46,22 @@ def content_digest(path: Path) -> str:
     return found.hexdigest()[:16]
 
 
+def name_problem(path: str) -> str | None:
+    """Return why a file cannot have this name in the locale of this process; None where it can."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        return (
+            f"{path} cannot be a file's name in this shell, whose encoding is {encoding}; export "
+            "PYTHONUTF8=1"
+        )
+    return None
+
+
 def _rows(path: str) -> Iterator[str]:
+    if problem := name_problem(path):
+        raise ValueError(problem)
     if "://" in path:
         yield path
         return

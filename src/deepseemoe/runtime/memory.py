@@ -18,8 +18,6 @@ _TO_RUN_THE_MODEL = (
     "lower activations.batch_sequences or corpus.sequence_length, or spread the model over more "
     "GPUs (as devices.activations: 2)"
 )
-
-
 _RUN_THE_MODEL = (
     *("cache_", "evaluate_", "measure_effects", "measure_saturation", "map_writes"),
     *("compare_centroids", "randomise_model", "judge_worlds"),
