@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from deepseemoe.dictionary.batches import Batch
 from deepseemoe.dictionary.curves import Curves, Mirror
-from deepseemoe.dictionary.shard_files import Found, find, read_share, shards_path, write_shards
+from deepseemoe.dictionary.shard_files import Found, find, read_share, write_shards
 from deepseemoe.dictionary.shards import Shard
 from deepseemoe.dictionary.trainer import StepReport, Trainer
+from deepseemoe.runtime.checkpoint_paths import remove_checkpoint, shards_path
 from deepseemoe.runtime.checkpoints import write_checkpoint
 from deepseemoe.runtime.claim import is_orphan
 from deepseemoe.runtime.files import remove
@@ -78,11 +79,12 @@ class Checkpoints(NamedTuple):
         remove(shards_path(self.path))
 
     def clear(self) -> None:
-        """Remove what was written; not in an orphan, whose work is asked for again."""
-        if is_orphan():
-            return
-        remove(self.path)
-        remove(shards_path(self.path))
+        """Remove what was written; not in an orphan, whose work is asked for again.
+
+        The job that asks removes it, trained anew or found to be made (`runtime.stage`).
+        """
+        if not is_orphan():
+            remove_checkpoint(self.path)
 
 
 class Session:

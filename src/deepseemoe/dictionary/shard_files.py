@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deepseemoe.dictionary.ranks import Ranks
 from deepseemoe.dictionary.shards import Shard, rows_of
+from deepseemoe.runtime.checkpoint_paths import shards_path
 from deepseemoe.runtime.checkpoints import (
     Checkpoint,
     header_of,
@@ -35,11 +36,6 @@ class Found(NamedTuple):
 
     step: int
     files: tuple[Path, ...]
-
-
-def shards_path(checkpoint: Path) -> Path:
-    """Return the folder of shards that stands for a checkpoint of one file."""
-    return checkpoint.with_name(checkpoint.name + "-shards")
 
 
 def write_shards(

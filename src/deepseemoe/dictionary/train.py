@@ -28,7 +28,7 @@ from deepseemoe.dictionary.shards import shard_of
 from deepseemoe.dictionary.start import untrained
 from deepseemoe.dictionary.trainer import Trainer
 from deepseemoe.names import Window
-from deepseemoe.runtime.checkpoints import checkpoint_path
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path
 from deepseemoe.runtime.files import growing
 from deepseemoe.runtime.tables import digest
 

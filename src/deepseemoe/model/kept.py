@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from deepseemoe.runtime.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path
+from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
 from deepseemoe.runtime.files import read_json, remove, write_json
 
 KEPT, TOTAL = "kept", "n_steps.json"

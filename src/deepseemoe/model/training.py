@@ -25,7 +25,8 @@ from deepseemoe.model.nanomoe.modeling import NanoMoeForCausalLM
 from deepseemoe.model.schedule import BETAS, MAX_GRAD_NORM, Schedule
 from deepseemoe.model.text import PackedText
 from deepseemoe.model.tokens import TokenBatch
-from deepseemoe.runtime.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path
+from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
 from deepseemoe.runtime.files import growing, remove
 from deepseemoe.runtime.progress import Progress
 from deepseemoe.runtime.seeds import seed_for

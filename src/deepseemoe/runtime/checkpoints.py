@@ -35,11 +35,6 @@ class Checkpoint(NamedTuple):
     log: dict[str, Any]
 
 
-def checkpoint_path(folder: Path) -> Path:
-    """Return where the checkpoint of the training that makes `folder` stands: beside it."""
-    return folder.with_name(folder.name + ".checkpoint")
-
-
 def write_checkpoint(
     path: Path, *, run: str, step: int, tensors: Mapping[str, Tensor], log: Mapping[str, Any]
 ) -> None:

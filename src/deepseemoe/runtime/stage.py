@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from deepseemoe.runtime import checksums
 from deepseemoe.runtime.caches import keep_compiled
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path, remove_checkpoint
 from deepseemoe.runtime.claim import claimed, run_folder
 from deepseemoe.runtime.devices import check_devices
 from deepseemoe.runtime.lease import Lease, asked, leased
@@ -40,6 +41,8 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
         with claimed(job) as is_needed:
             if is_needed:
                 _make(main, job)
+            else:
+                _tidy(job)
     except (ValueError, OSError, SafetensorError) as error:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)
@@ -63,6 +66,12 @@ def _make(main: Callable[[Any], None], job: Any) -> None:
     checksums.forget(folder, outputs)
     _compute(main, job)
     checksums.write(folder, outputs)
+
+
+def _tidy(job: Any) -> None:
+    """Remove the checkpoints that an orphan kept beside what it made, now that it is taken over."""
+    for folder in {Path(str(path)).parent for path in job.output}:
+        remove_checkpoint(checkpoint_path(folder))
 
 
 def _compute(main: Callable[[Any], None], job: Any) -> None:

@@ -9,7 +9,8 @@ from planted_training import QUICK, KilledError, files, train
 from deepseemoe.activations.store import ActivationStore
 from deepseemoe.dictionary import scan
 from deepseemoe.dictionary import trainer as trainer_module
-from deepseemoe.runtime.checkpoints import checkpoint_path, write_checkpoint
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path
+from deepseemoe.runtime.checkpoints import write_checkpoint
 
 ADVANCE = trainer_module.Trainer.advance
 FORMS = {

@@ -5,8 +5,9 @@ import torch
 from sharded_cases import cut
 
 from deepseemoe.dictionary.layout import parts_of
-from deepseemoe.dictionary.shard_files import find, read_share, shards_path, write_shards
+from deepseemoe.dictionary.shard_files import find, read_share, write_shards
 from deepseemoe.dictionary.shards import Shard
+from deepseemoe.runtime.checkpoint_paths import shards_path
 
 
 class Waiting:

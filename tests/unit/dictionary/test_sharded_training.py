@@ -19,12 +19,11 @@ from deepseemoe.dictionary.layout import parts_of
 from deepseemoe.dictionary.ranked import edges_of_rows, highest_of_all
 from deepseemoe.dictionary.ranks import ALONE
 from deepseemoe.dictionary.selection import highest
-from deepseemoe.dictionary.shard_files import shards_path
 from deepseemoe.dictionary.shards import Shard, shard_of
 from deepseemoe.dictionary.together import train_together
 from deepseemoe.dictionary.train import Task
 from deepseemoe.names import Window
-from deepseemoe.runtime.checkpoints import checkpoint_path
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path, shards_path
 from deepseemoe.runtime.tables import read_table
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}

@@ -17,7 +17,7 @@ from deepseemoe.dictionary.rounds import Place, finish_rounds, train_round
 from deepseemoe.dictionary.together import train_together
 from deepseemoe.dictionary.train import Task
 from deepseemoe.names import Window
-from deepseemoe.runtime.checkpoints import checkpoint_path
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path
 
 COMMON = {"batch_tokens": 250, "learning_rate": 3e-3, "checkpoint_steps": 5, "dead_tokens": 1000}
 CONFIGS = {

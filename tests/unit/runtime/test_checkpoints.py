@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from deepseemoe.runtime.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path
+from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
