@@ -17,7 +17,8 @@ demo: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests/unit
-	$(BIN)/python -m pytest -v --durations=0 tests/workflow tests/faults
+	$(BIN)/python -m pytest -v --durations=60 -n 2 --dist loadfile tests/workflow
+	$(BIN)/python -m pytest -v --durations=20 tests/faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

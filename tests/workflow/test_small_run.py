@@ -1,5 +1,8 @@
 """The whole embedded run, small: made again it does nothing, and it reruns only what it must."""
 
+import shutil
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 from runs import ROOT, planned, snakemake
@@ -12,20 +15,25 @@ SMALL = ROOT / "tests/config/small.yaml"
 DOWNSTREAM_OF_LABELS = {"label_features", "label_experts", "draw_figures", "write_summary"}
 
 
-def changed(small_run, setting):
+@pytest.fixture(scope="module")
+def own_run(small_run, tmp_path_factory) -> Path:
+    """Return a copy of the small run, for others read it while these tests plan and hide files."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    return Path(shutil.copytree(small_run, folder, symlinks=True))
+
+
+def changed(own_run, setting):
     """Return the rules that would run where one key is changed."""
-    return set(planned(small_run, SMALL, "--config", setting)) - {"all"}
+    return set(planned(own_run, SMALL, "--config", setting)) - {"all"}
 
 
-def test_a_second_run_does_nothing(small_run):
-    assert planned(small_run, SMALL) == {}
+def test_a_second_run_does_nothing(own_run):
+    assert planned(own_run, SMALL) == {}
 
 
-def test_no_result_is_left_half_made(small_run):
+def test_no_result_is_left_half_made(own_run):
     left = [
-        path
-        for path in small_run.rglob("*")
-        if ".partial" in path.name or "checkpoint" in path.name
+        path for path in own_run.rglob("*") if ".partial" in path.name or "checkpoint" in path.name
     ]
     assert left == []
 
@@ -63,40 +71,40 @@ def test_no_result_is_left_half_made(small_run):
         ("features={'n_top': 4}", {"collect_examples"} | DOWNSTREAM_OF_LABELS),
     ],
 )
-def test_a_changed_key_reruns_its_stage_and_what_follows(small_run, setting, expected):
-    assert changed(small_run, setting) == expected | {"write_config"}
+def test_a_changed_key_reruns_its_stage_and_what_follows(own_run, setting, expected):
+    assert changed(own_run, setting) == expected | {"write_config"}
 
 
-def test_a_changed_dictionary_reruns_no_other_dictionary(small_run):
-    plan = planned(small_run, SMALL, "--config", "dictionaries={'transcoder': {'k': 9}}")
+def test_a_changed_dictionary_reruns_no_other_dictionary(own_run):
+    plan = planned(own_run, SMALL, "--config", "dictionaries={'transcoder': {'k': 9}}")
     assert plan["train_dictionary"] == 2, "one for each window"
     assert plan["map_writes"] == 2
     assert "cache_activations" not in plan
     assert "train_model" not in plan
 
 
-def test_a_deleted_label_file_rebuilds_labels_and_what_follows(small_run):
-    labels = small_run / "results/small/labels/crosscoder/L00-L01/features.parquet"
+def test_a_deleted_label_file_rebuilds_labels_and_what_follows(own_run):
+    labels = own_run / "results/small/labels/crosscoder/L00-L01/features.parquet"
     kept = labels.with_suffix(".kept")
     labels.rename(kept)
     try:
-        plan = planned(small_run, SMALL)
+        plan = planned(own_run, SMALL)
     finally:
         kept.rename(labels)
     assert set(plan) - {"all"} == DOWNSTREAM_OF_LABELS
     assert plan["label_features"] == 1
 
 
-def test_the_snakemake_report_holds_the_figures(small_run, tmp_path):
+def test_the_snakemake_report_holds_the_figures(own_run, tmp_path):
     page = tmp_path / "report.html"
-    done = snakemake(small_run, SMALL, "--report", str(page))
+    done = snakemake(own_run, SMALL, "--report", str(page))
     assert done.returncode == 0, done.stdout[-4000:]
     assert page.stat().st_size > 100_000
     assert "map_heatmap_crosscoder" in page.read_text()
 
 
-def test_a_finished_run_can_be_looked_up(small_run):
-    results = small_run / "results/small"
+def test_a_finished_run_can_be_looked_up(own_run):
+    results = own_run / "results/small"
     reads = pq.read_table(results / "experts/crosscoder/L00-L01/reads.parquet").to_pylist()
     first = next(row for row in reads if row["rank"] == 1)
     expert, feature = ExpertId(first["layer"], first["expert"]), first["feature"]
