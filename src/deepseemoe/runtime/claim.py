@@ -20,7 +20,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,10 +70,7 @@ class LockFile:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             os.ftruncate(self._file, N_NOTES * NOTE_BYTES)
         except OSError as error:
-            raise OSError(
-                f"{path.parents[1]}: nothing can be written there ({error.strerror}); make it "
-                "writable, make room, or name another folder at pathvars.results"
-            ) from None
+            raise OSError(_no_lock_file(path, error)) from None
         self._own: dict[str, bytes] = {}
 
     def close(self) -> None:
@@ -88,7 +85,7 @@ class LockFile:
         for place, key in enumerate(keys):
             if not self._lock(key):
                 for held in keys[:place]:
-                    fcntl.lockf(self._file, fcntl.LOCK_UN, 1, int(held, 16) & LARGEST)
+                    self._unlock(held)
                 return key
         return None
 
@@ -102,6 +99,23 @@ class LockFile:
             os.pwrite(self._file, self._own[key], _place(key))
         os.fsync(self._file)  # other machines see it
         return note
+
+    def wipe(self) -> None:
+        """Wipe all notes, which the holder of the file's only lock may do."""
+        os.pwrite(self._file, bytes(N_NOTES * NOTE_BYTES), 0)
+
+    def tidy(self) -> None:
+        """Wipe notes of locks that nobody holds, left by kill -9, and what is no note at all.
+
+        Not for a process that holds some itself.
+        """
+        for place in range(0, N_NOTES * NOTE_BYTES, NOTE_BYTES):
+            text = os.pread(self._file, NOTE_BYTES, place).rstrip(b"\0")
+            key = _key_of(text)
+            if text and (key is None or self.lock([key]) is None):
+                os.pwrite(self._file, bytes(NOTE_BYTES), place)
+                if key is not None:
+                    self._unlock(key)
 
     def note(self, key: str) -> Note | None:
         """Return who noted to hold a key, true only while it is locked; None where nobody did."""
@@ -124,9 +138,40 @@ class LockFile:
                 raise
         return True
 
+    def _unlock(self, key: str) -> None:
+        with suppress(OSError):  # of a file system without locks
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, int(key, 16) & LARGEST)
+
 
 def _place(key: str) -> int:
     return int(key, 16) % N_NOTES * NOTE_BYTES
+
+
+def _key_of(text: bytes) -> str | None:
+    """Return the key that a note is about; None where the text is no note."""
+    try:
+        key = Note(*json.loads(text)).key
+        return key if int(key, 16) >= 0 else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _no_lock_file(path: Path, error: OSError) -> str:
+    """Return in a line why a file of locks cannot be opened, and what to do."""
+    odd = next(
+        (p for p in (path.parent, path) if os.path.lexists(p) and not _is_kind(p, path)), None
+    )
+    if odd is not None:
+        return f"{odd}: no {'file' if odd == path else 'folder'}, where jobs hold locks; delete it"
+    return (
+        f"{path.parents[1]}: nothing can be written there ({error.strerror}); make it "
+        "writable, make room, or name another folder at pathvars.results"
+    )
+
+
+def _is_kind(path: Path, file: Path) -> bool:
+    """Return whether a path is what it must be: a file, or the folder of one."""
+    return path.is_file() if path == file else path.is_dir()
 
 
 def hold_workflow(folder: Path) -> None:
@@ -142,9 +187,13 @@ def hold_workflow(folder: Path) -> None:
             f"{folder}: another workflow makes this run ({other}); wait for it or end it, or give "
             "this one another `name`"
         )
+    file.wipe()
     os.environ[WORKFLOW] = str(file.write([_KEY]))
     os.environ[PROCESS] = f"{os.getpid()}@{socket.gethostname()}"
     atexit.register(file.close)
+    jobs = LockFile(folder / FOLDER / "jobs")
+    jobs.tidy()
+    jobs.close()
 
 
 def is_orphan() -> bool:
