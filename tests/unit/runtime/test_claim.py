@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from deepseemoe.runtime.claim import NOTE_BYTES, WORKFLOW, hold_workflow
+from deepseemoe.runtime.claim import WORKFLOW, hold_workflow
+from deepseemoe.runtime.lock_file import NOTE_BYTES
 
 # A job of a rule: notes that it has begun, works for some seconds, writes, notes that it has ended.
 JOB = """
