@@ -23,6 +23,7 @@ from deepseemoe.preflight import problems
 from deepseemoe.report.names import figure_groups, figure_names
 from deepseemoe.runtime.claim import hold_workflow
 from deepseemoe.runtime.fingerprint import fingerprint
+from deepseemoe.runtime.remains import drop_damaged_records, make_way
 from deepseemoe.runtime.terminal import printable
 
 
@@ -44,6 +45,10 @@ with told():
         # Snakemake takes the later of two equal keys without a word.
         for file in workflow.configfiles:
             read_file(Path(file))
+        # Snakemake would end on them with the places in its code.
+        if dropped := drop_damaged_records(Path(".snakemake")):
+            notes = ", ".join(map(str, dropped[:3]))
+            logger.warning(f"{len(dropped)} damaged notes of Snakemake removed: {notes}")
     RUN = load_run(config)
 # What <results> stands for; Snakemake fills it in in the paths of rules only.
 RESULTS = Path(workflow.pathvars.apply("<results>"))
@@ -189,6 +194,10 @@ def hold_run():
     """Raise ValueError where another workflow makes this run, OSError where it cannot be written."""
     if workflow.is_main_process:
         hold_workflow(RESULTS / RUN.name)
+        outputs = (
+            Path(path) for job in workflow.dag.needrun_jobs() for path in job.output
+        )
+        make_way(RESULTS / RUN.name, outputs)
 
 
 def routing_keys(*keys):

@@ -9,6 +9,8 @@ In:  RUN, the configuration
 
 import sys
 
+from snakemake.logging import logger
+
 from deepseemoe.runtime.devices import (
     problem_of_gpus,
     problem_of_grant,
@@ -18,11 +20,15 @@ from deepseemoe.runtime.gpus import Gpus, gpus_here
 from deepseemoe.runtime.pins import resources
 
 # Only the process that schedules counts GPUs; the others run what they are given.
-GPUS = (
-    gpus_here()
-    if workflow.is_main_process and any(map(RUN.devices.on_gpu, RUN.devices.stages))
-    else Gpus(())
-)
+try:
+    GPUS = (
+        gpus_here()
+        if workflow.is_main_process and any(map(RUN.devices.on_gpu, RUN.devices.stages))
+        else Gpus(())
+    )
+except ValueError as error:  # told without the places in the code where it was found
+    logger.error(str(error))
+    sys.exit(1)
 N_GPUS = len(GPUS.gpus)
 
 if N_GPUS:

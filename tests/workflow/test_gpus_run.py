@@ -145,6 +145,14 @@ def test_a_run_that_requires_a_gpu_refuses_before_anything_runs(tmp_path, locks)
     ended(begun(tmp_path / "other", devices, ["evaluate-0"], n_gpus=0), tmp_path / "other")
 
 
+def test_what_pretends_no_number_of_gpus_is_told_in_a_line(tmp_path, locks):
+    process = begun(tmp_path / "run", BOTH, ["train-0"], n_gpus=-1)
+    assert process.wait(300) == 1
+    lines = (tmp_path / "run/screen").read_text().strip().splitlines()
+    assert lines[-1] == "DEEPSEEMOE_FAKE_GPUS: '-1' is no number of GPUs; write 0 to 99"
+    assert not [line for line in lines if "File" in line and ", line " in line]
+
+
 ASKED = """
 import json
 include: {root!r}

@@ -21,6 +21,7 @@ from deepseemoe.runtime.checkpoints import (
     Checkpoint,
     header_of,
     refuse_damaged,
+    refuse_no_file,
     write_checkpoint,
 )
 from deepseemoe.runtime.files import read_json, write_json
@@ -89,6 +90,7 @@ def _single(path: Path, run: str) -> Iterator[Found]:
     if not path.exists():
         return
     try:
+        refuse_no_file(path)
         with safe_open(path, framework="pt") as file:
             header = header_of(file)
     except SafetensorError as error:
@@ -101,9 +103,14 @@ def _sharded(checkpoint: Path, run: str) -> Iterator[Found]:
     folder = shards_path(checkpoint)
     if not (folder / INDEX).is_file():
         return
-    index = read_json(folder / INDEX)
-    if index["run"] == run:
-        yield Found(index["step"], tuple(folder / name for name in index["files"]))
+    try:
+        index = read_json(folder / INDEX)
+        found = Found(int(index["step"]), tuple(folder / name for name in index["files"]))
+        is_ours = bool(found.files) and index["run"] == run
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder}: not a readable checkpoint ({error}); delete it") from None
+    if is_ours:
+        yield found
 
 
 def _rows(files: Sequence[Any], name: str, shard: Shard, sizes: Sizes) -> Tensor:

@@ -52,9 +52,16 @@ def write_checkpoint(
 
 def refuse_damaged(path: Path) -> None:
     """Raise ValueError where a checkpoint is not as it was written; older ones pass."""
+    refuse_no_file(path)
     place, found = _sum_of(path)
     if found is not None and found != _checksum(path, place):
         raise ValueError(f"{path}: not a readable checkpoint (its checksum is wrong); delete it")
+
+
+def refuse_no_file(path: Path) -> None:
+    """Raise ValueError where a folder, or what else is no file, stands in a checkpoint's place."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a readable checkpoint (it is no file); delete it")
 
 
 def _sum_of(path: Path) -> tuple[int, str | None]:

@@ -35,7 +35,11 @@ def write(folder: Path, outputs: Iterable[Path]) -> None:
 def forget(folder: Path, outputs: Iterable[Path]) -> None:
     """Remove the checksums of what is about to be made anew."""
     for output in outputs:
-        remove(_path(folder, output))
+        path = _path(folder, output)
+        for above in path.relative_to(folder).parents:
+            if (folder / above).is_file():  # where a folder of lists belongs
+                remove(folder / above)
+        remove(path)
 
 
 def check(folder: Path, inputs: Iterable[Path]) -> None:
@@ -53,9 +57,8 @@ def _problems(folder: Path, output: Path) -> Iterator[str]:
     path = _path(folder, output)
     if not output.is_relative_to(folder) or not path.is_file():
         return
-    try:
-        states: Mapping[str, State] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    states = _listed(path)
+    if states is None:
         yield f"{path}: a damaged list of checksums; delete it, and what it is about if in doubt"
         return
     for name, state in states.items():
@@ -63,6 +66,16 @@ def _problems(folder: Path, output: Path) -> Iterator[str]:
         told = _difference(file, state)
         if told:
             yield f"{file}: damaged, {told}; delete {output} and run again, which makes it anew"
+
+
+def _listed(path: Path) -> Mapping[str, State] | None:
+    """Return what a list of checksums says; None where it is not as `write` makes them."""
+    try:
+        states = json.loads(path.read_text(encoding="utf-8"))
+        whole = all([type(size), type(value)] == [int, str] for size, value in states.values())
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return states if whole else None
 
 
 def _difference(file: Path, state: State) -> str | None:

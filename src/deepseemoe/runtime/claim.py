@@ -11,8 +11,6 @@ Standard library only: the Snakefile asks for it.
 """
 
 import atexit
-import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,7 +20,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from deepseemoe.runtime.lock_file import LockFile
 
 logger = logging.getLogger(__name__)
 
@@ -33,100 +33,10 @@ WORKFLOW = "DEEPSEEMOE_WORKFLOW"
 PROCESS = "DEEPSEEMOE_WORKFLOW_PROCESS"
 """Environment variable: the number of that workflow's process, and its machine."""
 
-LARGEST = (1 << 62) - 1
-"""Of the places in a file that can be locked."""
-
-N_NOTES, NOTE_BYTES = 256, 192
 MOST_NOTED = 64
 """Outputs of one job that tell who makes them; all of them are locked."""
 
 LOOK_SECONDS = 0.5
-_UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-"""What file systems say that have no locks."""
-
-
-class Note(NamedTuple):
-    """Who holds a lock: `work` names what a job does, so that equal jobs know one another."""
-
-    key: str
-    pid: int
-    host: str
-    since: str
-    rule: str
-    work: str
-
-    def __str__(self) -> str:
-        rule = f", rule {self.rule}" if self.rule else ""
-        return f"process {self.pid} on {self.host}{rule}, since {self.since}"
-
-
-class LockFile:
-    """A file of which bytes are locked, each by one process; the kernel frees them with it."""
-
-    def __init__(self, path: Path):
-        """Open the file, made where there is none; raise OSError where nothing can be written."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            os.ftruncate(self._file, N_NOTES * NOTE_BYTES)
-        except OSError as error:
-            raise OSError(
-                f"{path.parents[1]}: nothing can be written there ({error.strerror}); make it "
-                "writable, make room, or name another folder at pathvars.results"
-            ) from None
-        self._own: dict[str, bytes] = {}
-
-    def close(self) -> None:
-        """Wipe the notes and let go of all locks."""
-        for key, text in self._own.items():
-            if self._read(key) == text:
-                os.pwrite(self._file, bytes(NOTE_BYTES), _place(key))
-        os.close(self._file)
-
-    def lock(self, keys: Sequence[str]) -> str | None:
-        """Lock all keys and return None, or none of them and return the first that is held."""
-        for place, key in enumerate(keys):
-            if not self._lock(key):
-                for held in keys[:place]:
-                    fcntl.lockf(self._file, fcntl.LOCK_UN, 1, int(held, 16) & LARGEST)
-                return key
-        return None
-
-    def write(self, keys: Sequence[str], *, rule: str = "", work: str = "") -> Note:
-        """Note that this process holds the keys."""
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        host = socket.gethostname()[:40]
-        for key in reversed(keys):  # where two share a place, the first is asked for
-            note = Note(key, os.getpid(), host, since, rule[:40], work)
-            self._own[key] = json.dumps(note).encode().ljust(NOTE_BYTES, b"\0")[:NOTE_BYTES]
-            os.pwrite(self._file, self._own[key], _place(key))
-        os.fsync(self._file)  # other machines see it
-        return note
-
-    def note(self, key: str) -> Note | None:
-        """Return who noted to hold a key, true only while it is locked; None where nobody did."""
-        try:
-            note = Note(*json.loads(self._read(key).rstrip(b"\0")))
-        except (ValueError, TypeError):  # nothing, or two wrote at once
-            return None
-        return note if note.key == key else None
-
-    def _read(self, key: str) -> bytes:
-        return os.pread(self._file, NOTE_BYTES, _place(key))
-
-    def _lock(self, key: str) -> bool:
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key, 16) & LARGEST)
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError as error:
-            if error.errno not in _UNKNOWN:
-                raise
-        return True
-
-
-def _place(key: str) -> int:
-    return int(key, 16) % N_NOTES * NOTE_BYTES
 
 
 def hold_workflow(folder: Path) -> None:
@@ -142,9 +52,13 @@ def hold_workflow(folder: Path) -> None:
             f"{folder}: another workflow makes this run ({other}); wait for it or end it, or give "
             "this one another `name`"
         )
+    file.wipe()
     os.environ[WORKFLOW] = str(file.write([_KEY]))
     os.environ[PROCESS] = f"{os.getpid()}@{socket.gethostname()}"
     atexit.register(file.close)
+    jobs = LockFile(folder / FOLDER / "jobs")
+    jobs.tidy()
+    jobs.close()
 
 
 def is_orphan() -> bool:

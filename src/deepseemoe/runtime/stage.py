@@ -28,7 +28,7 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
 
     A ValueError or an OSError is for the user: one line on stderr, the traceback in the log file.
     So are safetensors' own error, which is neither (damaged weights, or a disk that is full), and
-    a lack of memory, whoever notices it.
+    a lack of memory, whoever notices it, and Ctrl-C, which exits 130.
     """
     _limit_threads(job.threads)
     keep_compiled()
@@ -47,6 +47,10 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
         logger.error("rule %s: %s", job.rule, error)
         logger.debug("where it happened:", exc_info=True)
         sys.exit(1)
+    except KeyboardInterrupt:  # Ctrl-C reaches every process of a terminal
+        logger.error("rule %s: interrupted; run again, what was finished is kept", job.rule)
+        logger.debug("where it happened:", exc_info=True)
+        sys.exit(130)
     except Exception as error:
         told = out_of_memory(error, job.rule)
         logger.log(logging.ERROR, "rule %s: %s", job.rule, told or "failed", exc_info=not told)

@@ -7,6 +7,7 @@ import pytest
 
 from deepseemoe.labels.asking import answers
 from deepseemoe.labels.asking.answers import Answers, content_hash
+from deepseemoe.labels.asking.courier import take_late
 
 KEYS = [content_hash(n) for n in range(20)]
 
@@ -88,3 +89,50 @@ def test_memory_holds_places_and_no_texts(tmp_path):
         places = book._places
         held = sys.getsizeof(places) + sum(map(sys.getsizeof, [*places, *places.values()]))
         assert held < 200 * len(KEYS)
+
+
+def test_a_flipped_bit_anywhere_in_an_answer_is_noticed_and_asked_again(tmp_path):
+    fill(tmp_path, "a", KEYS[:3])
+    path = tmp_path / "a.jsonl"
+    whole = path.read_bytes()
+    first, second, _ = whole.splitlines(keepends=True)
+    for place in range(len(first) * 8, (len(first) + len(second)) * 8, 7):
+        spoilt = bytearray(whole)
+        spoilt[place // 8] ^= 1 << place % 8
+        path.write_bytes(spoilt)
+        with Answers(tmp_path, "b") as book:
+            assert book.holds(KEYS[0])
+            for key in KEYS[:3]:
+                assert book.get(key) in (None, {"text": f"xé\n{key}"}), place
+
+
+def test_answers_of_runs_before_the_checksums_are_read_but_not_damaged_ones(tmp_path):
+    lines = [json.dumps({"asked": KEYS[0], "answer": 1}), f'{{"asked": "{KEYS[1]}", "ans}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    with Answers(tmp_path, "a") as book:
+        assert book.get(KEYS[0]) == 1
+        assert not book.holds(KEYS[1])
+
+
+def test_lines_whose_key_is_none_are_passed_over(tmp_path):
+    (tmp_path / "other.jsonl").write_text('{"asked": "zzzzzzzzzzzzzzzz", "answer": 1}\n')
+    with Answers(tmp_path, "a") as book:
+        assert len(book) == 0
+
+
+def test_a_file_where_the_folder_belongs_and_folders_where_files_do_are_replaced(tmp_path):
+    folder = tmp_path / "answers"
+    folder.write_text("no folder")
+    fill(folder, "a", KEYS[:1])
+    (folder / "a.jsonl").unlink()
+    (folder / "a.jsonl").mkdir()
+    (folder / "claims.lock").unlink()
+    (folder / "claims.lock").mkdir()
+    fill(folder, "a", KEYS[:1])
+    assert (folder / "a.jsonl").is_file()
+
+
+@pytest.mark.parametrize("text", [b"\xe5\x00{", b"[]", b'{"key": 1}', b'{"key": "1", "reply": 5}'])
+def test_late_answers_that_are_damaged_are_passed_over(tmp_path, text):
+    (tmp_path / "a.late").write_bytes(text + b"\n")
+    assert take_late(tmp_path / "a.late") == {}

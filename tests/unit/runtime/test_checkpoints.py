@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from deepseemoe.runtime.checkpoint_paths import checkpoint_path
+from deepseemoe.dictionary.shard_files import INDEX, find
+from deepseemoe.runtime.checkpoint_paths import checkpoint_path, shards_path
 from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -28,3 +29,19 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="c: not a readable checkpoint .* delete it"):
         read_checkpoint(path, run="a")
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path):
+    (tmp_path / "c").mkdir()
+    for read in (lambda path: read_checkpoint(path, run="a"), lambda path: find(path, run="a")):
+        with pytest.raises(ValueError, match="c: not a readable checkpoint .*no file.; delete it"):
+            read(tmp_path / "c")
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"run": "a", "step": 1}', '{"run": "a"}'])
+def test_a_damaged_list_of_shards_is_named(tmp_path, text):
+    folder = shards_path(tmp_path / "c")
+    folder.mkdir()
+    (folder / INDEX).write_text(text)
+    with pytest.raises(ValueError, match=f"^{folder}: not a readable checkpoint .* delete it$"):
+        find(tmp_path / "c", run="a")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,4 +103,25 @@ def test_the_same_outputs_have_the_same_lists(folder):
     listed = folder / checksums.FOLDER / "a.json"
     before = listed.read_bytes()
     stage("one", [], [folder / "a"])
+    assert listed.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"": 5}', '{"": [5]}', '{"": ["5", 1]}', "\0"])
+def test_a_list_that_is_none_is_told_in_a_line(folder, text):
+    stage("one", [], [folder / "a"])
+    listed = folder / checksums.FOLDER / "a.json"
+    listed.write_text(text)
+    with pytest.raises(ValueError, match=f"^{listed}: a damaged list of checksums; delete it"):
+        checksums.check(folder, [folder / "a"])
+
+
+@pytest.mark.parametrize("place", [checksums.FOLDER, f"{checksums.FOLDER}/routing"])
+def test_a_file_where_lists_belong_is_replaced(folder, place):
+    output = folder / "routing/load.parquet"
+    stage("one", [], [output])
+    listed = folder / checksums.FOLDER / "routing/load.parquet.json"
+    before = listed.read_bytes()
+    shutil.rmtree(folder / place)
+    (folder / place).write_text("no folder")
+    stage("one", [], [output])
     assert listed.read_bytes() == before

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from contextlib import suppress
 
 import pytest
 
-from deepseemoe.runtime.claim import WORKFLOW
+from deepseemoe.runtime.claim import WORKFLOW, hold_workflow
+from deepseemoe.runtime.lock_file import NOTE_BYTES
 
 # A job of a rule: notes that it has begun, works for some seconds, writes, notes that it has ended.
 JOB = """
@@ -155,3 +157,36 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(start, tmp_path):
     (tmp_path / "results").write_text("a file")
     told = start(HOLDER, "results/small", 0).communicate()[1].splitlines()[-1]
     assert told.startswith("OSError: results/small: nothing can be written there (")
+
+
+def test_notes_of_the_dead_and_garbage_are_wiped_and_those_of_the_living_are_kept(start, tmp_path):
+    job = start(JOB, "one", 60, "train_model", MODEL)
+    assert says(job) == "begins"
+    jobs, workflow = (tmp_path / f"results/small/.locks/{name}" for name in ("jobs", "workflow"))
+    note = jobs.read_bytes().strip(b"\0")
+    dead = start(JOB, "two", 60, "tabulate_routing", OTHER)
+    assert says(dead) == "begins"
+    dead.kill()
+    dead.wait()
+    for path, where in ((jobs, jobs.read_bytes().find(bytes(2 * NOTE_BYTES))), (workflow, 0)):
+        path.touch()
+        with open(path, "r+b") as file:
+            file.seek(where + NOTE_BYTES // 2)
+            file.write(b"\xff{garbage")
+    assert says(start(HOLDER, "results/small", 60)) == "holds"
+    deadline = time.monotonic() + 30
+    while jobs.read_bytes().strip(b"\0") != note:  # the rest is wiped right after
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert b"garbage" not in workflow.read_bytes()
+    assert start(HOLDER, "results/small", 0).wait() == 1, "the first holds the run"
+    assert says(start(JOB, "three", 0, "tabulate_routing", OTHER)) == "begins"
+
+
+@pytest.mark.parametrize(("odd", "kind"), [(".locks", "folder"), (".locks/workflow", "file")])
+def test_what_stands_where_locks_belong_is_named(tmp_path, odd, kind):
+    path = tmp_path / odd
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("") if kind == "folder" else path.mkdir()
+    with pytest.raises(OSError, match=f"^{path}: no {kind}, where jobs hold locks; delete it$"):
+        hold_workflow(tmp_path)

@@ -41,6 +41,18 @@ def test_a_wrong_value_ends_as_one_line_and_keeps_its_traceback_in_the_log(job, 
     assert "Traceback" in (tmp_path / "log").read_text()
 
 
+def test_ctrl_c_is_one_line_and_no_traceback(job, tmp_path, capsys):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exited:
+        run_stage(stopped, job)
+    assert exited.value.code == 130
+    (told,) = capsys.readouterr().err.strip().splitlines()
+    assert told.endswith("rule pack_corpus: interrupted; run again, what was finished is kept")
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
 def test_a_defect_of_ours_shows_its_traceback(job, capsys):
     def fail(_):
         raise KeyError("oops")

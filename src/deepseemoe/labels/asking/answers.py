@@ -2,13 +2,15 @@
 
 One line of JSON an answer in a growing file of one writer: no database to lock on a network file
 system, and a killed run loses at most the line that it was writing. Several writers share a folder
-by names of their own; each reads the answers of all. Memory holds places in the files, not texts:
-about 130 bytes an answer, so 800,000 take 100 MB.
+by names of their own; each reads the answers of all. Each line ends in the crc32c of what stands
+before: one that does not fit is passed over, and asked for again (lines of older runs have none).
+Memory holds places in the files, not texts: about 130 bytes an answer, so 800,000 take 100 MB.
 """
 
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +18,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import google_crc32c
+
 from deepseemoe.labels.asking.locks import Claims, locked
+from deepseemoe.runtime.files import remove
 from deepseemoe.runtime.tables import digest
 
 logger = logging.getLogger(__name__)
 
 PREFIX = b'{"asked": "'
 KEY = slice(len(PREFIX), len(PREFIX) + 16)
+SUM = b', "crc32c": "'
+_KEY = re.compile(rb"[0-9a-f]{16}")
 
 OFFSET_BITS = 44
 """Of a place: the file's number stands above, the offset below (16 TB)."""
@@ -44,8 +51,8 @@ class Answers:
 
     def __init__(self, folder: Path, name: str):
         """Read where the answers of all files are; what a killed run left half written is cut."""
-        folder.mkdir(parents=True, exist_ok=True)
         own = self._own_path = folder / f"{name}.jsonl"
+        _make_way(folder, own, folder / "claims.lock")
         self._folder, self._claims = folder, Claims(folder / "claims.lock")
         self.late = folder / f"{name}.late"
         """Where a courier leaves what came in too late; see courier.py"""
@@ -100,7 +107,8 @@ class Answers:
 
     def add(self, key: str, answer: Any) -> None:
         """Keep an answer, plain data; the system has it when this returns, so a kill keeps it."""
-        line = json.dumps({"asked": key, "answer": answer}).encode() + b"\n"
+        line = json.dumps({"asked": key, "answer": answer}).encode()[:-1]
+        line += SUM + f'{google_crc32c.value(line):08x}"}}\n'.encode()
         written = os.write(self._own, line)
         if written != len(line):
             os.ftruncate(self._own, self._end)
@@ -133,7 +141,7 @@ class Answers:
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
-                if line.startswith(PREFIX) and line.endswith(b"}\n"):
+                if _is_whole(line):
                     self._places[int(line[KEY], 16)] = self._place(number, offset)
                 offset += len(line)
         return offset
@@ -141,6 +149,33 @@ class Answers:
     @staticmethod
     def _place(number: int, offset: int) -> int:
         return number << OFFSET_BITS | offset
+
+
+def _make_way(folder: Path, *files: Path) -> None:
+    """Make the folder of answers; what stands there and is none, or no file in it, is removed."""
+    if not folder.is_dir():
+        remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if file.is_dir():
+            remove(file)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Return whether a line is an answer, as it was written."""
+    if not (line.startswith(PREFIX) and _KEY.fullmatch(line[KEY]) and line.endswith(b"}\n")):
+        return False
+    start = len(line) - len(SUM) - 11  # of 8 digits, a quotation mark, a brace, a line's end
+    if line[start : start + len(SUM)] != SUM:
+        return _is_json(line)
+    return line[-11:] == f'{google_crc32c.value(line[:start]):08x}"}}\n'.encode()
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return "answer" in json.loads(line)
+    except ValueError:
+        return False
 
 
 def _line(file: int, offset: int) -> bytes:

@@ -137,5 +137,13 @@ def take_late(path: Path) -> dict[str, Reply] | None:
         lines = path.read_bytes().splitlines(keepends=True)
     finally:
         os.close(file)
-    found = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    return {one["key"]: Reply(**one["reply"]) for one in found}
+    return dict(filter(None, map(_late_reply, lines)))
+
+
+def _late_reply(line: bytes) -> tuple[str, Reply] | None:
+    """Return content hash and reply of a line; None where it is damaged, and is asked again."""
+    try:
+        one = json.loads(line) if line.endswith(b"\n") else None
+        return one and (str(one["key"]), Reply(**one["reply"]))
+    except (ValueError, LookupError, TypeError):
+        return None
