@@ -17,6 +17,7 @@ from deepseemoe.interop.command import add_export, add_import, run_export, run_i
 from deepseemoe.plan.command import add_plan, run_plan
 from deepseemoe.query.command import add_look, run_look
 from deepseemoe.runtime.terminal import printable
+from deepseemoe.verify import add_verify, run_verify
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     schema.set_defaults(run=_schema)
     add_look(commands).set_defaults(run=_look)
+    add_verify(commands).set_defaults(run=_verify)
     add_export(commands).set_defaults(run=_export)
     add_import(commands).set_defaults(run=_import)
     return parser
@@ -108,6 +110,12 @@ def _schema(options: argparse.Namespace) -> int:
 def _look(options: argparse.Namespace) -> int:
     print(run_look(options))
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    text, status = run_verify(options)
+    print(text)
+    return status
 
 
 def _export(options: argparse.Namespace) -> int:

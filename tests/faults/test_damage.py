@@ -23,6 +23,7 @@ from deepseemoe.runtime import checksums
 from deepseemoe.runtime.checkpoints import read_checkpoint, write_checkpoint
 from deepseemoe.runtime.files import growing, partial_path, read_json, write_json
 from deepseemoe.runtime.tables import read_table, row_groups
+from deepseemoe.verify import verify
 
 SEED = 7
 
@@ -64,20 +65,11 @@ def told(call, *arguments, **options):
     return line
 
 
-def outputs_of(folder):
-    """Return every output of the run's jobs that has checksums."""
-    lists = sorted((folder / checksums.FOLDER).rglob("*.json"))
-    return [
-        folder / path.relative_to(folder / checksums.FOLDER).as_posix().removesuffix(".json")
-        for path in lists
-    ]
-
-
 def test_every_file_without_a_checksum_of_its_own_is_compared(copied):
     folder = copied / RUN
     chances = random.Random(SEED)
     kinds = set()
-    for output in outputs_of(folder):
+    for output in checksums.outputs(folder):
         checksums.check(folder, [output])
         listed = json.loads(
             (folder / checksums.FOLDER / f"{output.relative_to(folder)}.json").read_text()
@@ -136,6 +128,22 @@ def test_every_chunk_is_checked_by_its_reader(undisturbed, tmp_path, store):
             damage(metadata)
             assert str(path) in told(read, path), (metadata, damage)
             metadata.write_bytes(whole)
+
+
+def test_verify_names_what_no_stage_reads_again(copied):
+    folder = copied / RUN
+    whole = verify(folder)
+    assert whole.n_outputs == len(checksums.outputs(folder))
+    assert whole.problems == []
+    page = folder / "report/summary.html"
+    chunks = [min(p for p in (folder / store).rglob("c/**/*") if p.is_file()) for store in STORES]
+    for path, damage in zip((page, *chunks), (flip, lose, flip, lose), strict=True):
+        damage(path)
+    told = verify(folder).problems
+    assert len(told) == 4
+    for output in ("report/summary.html", *STORES):
+        (line,) = [line for line in told if str(folder / output) in line]
+        assert "delete" in line
 
 
 def test_libraries_tell_of_damaged_files_by_name(undisturbed, tmp_path):

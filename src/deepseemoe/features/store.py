@@ -7,7 +7,7 @@ half.
 T tokens, F features, nnz activations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ TOKEN_ARRAYS = {
     "position": np.dtype(np.uint32),
     "is_valid": np.dtype(np.uint8),
 }
+
+ARRAYS = ("offsets", "feature", "activation", *TOKEN_ARRAYS)
 
 
 class FeatureShard:
@@ -64,6 +66,12 @@ class FeatureShard:
                 f"{FORMAT}; run encode_features again"
             )
         return cls(group, str(path))
+
+    def ranges(self, name: str) -> Iterator[tuple[int, int]]:
+        """Yield start and stop of what `read` decodes at a time, chunk by chunk."""
+        n_entries = self._group[name].shape[0]
+        for start in range(0, n_entries, CHUNK):
+            yield start, min(start + CHUNK, n_entries)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Return entries `start` to `stop` of an array, all by default; nothing of it is kept.

@@ -53,6 +53,13 @@ def check(folder: Path, inputs: Iterable[Path]) -> None:
         raise ValueError(f"{problems[0]}{more}")
 
 
+def outputs(folder: Path) -> list[Path]:
+    """Return the outputs of the run in `folder` that have checksums, there or not."""
+    lists = folder / FOLDER
+    names = (str(path.relative_to(lists)) for path in sorted(lists.rglob("*.json")))
+    return [folder / name.removesuffix(".json") for name in names]
+
+
 def _problems(folder: Path, output: Path) -> Iterator[str]:
     path = _path(folder, output)
     if not output.is_relative_to(folder) or not path.is_file():
