@@ -48,7 +48,9 @@ with told():
         # Snakemake would end on them with the places in its code.
         if dropped := drop_damaged_records(Path(".snakemake")):
             notes = ", ".join(map(str, dropped[:3]))
-            logger.warning(f"{len(dropped)} damaged notes of Snakemake removed: {notes}")
+            logger.warning(
+                f"{len(dropped)} damaged notes of Snakemake removed: {notes}"
+            )
     RUN = load_run(config)
 # What <results> stands for; Snakemake fills it in in the paths of rules only.
 RESULTS = Path(workflow.pathvars.apply("<results>"))

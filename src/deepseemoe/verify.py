@@ -51,12 +51,19 @@ def _problems(folder: Path, output: Path) -> Iterator[str]:
     """Yield at most one line: what else is wrong with an output that is made anew is no matter."""
     try:
         checksums.check(folder, [output])
-        if (output / "zarr.json").is_file():
-            kind = read_json(output / "zarr.json")["attributes"].get("kind")
-            _READERS.get(kind, _read_activations)(output)
+        for store in _stores(output):
+            kind = read_json(store / "zarr.json")["attributes"].get("kind")
+            _READERS.get(kind, _read_activations)(store)
     except (ValueError, OSError) as error:
         told = str(error)
         yield told if "delete" in told else f"{told}; delete {output} and run again"
+
+
+def _stores(output: Path) -> list[Path]:
+    """Return the stores that an output is or holds, as that of a round does."""
+    if (output / "zarr.json").is_file():
+        return [output]
+    return sorted(path.parent for path in output.glob("*.zarr/zarr.json"))
 
 
 def _read_tokens(path: Path) -> None:

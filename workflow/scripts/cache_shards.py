@@ -40,6 +40,7 @@ def main(job: "Snakemake") -> None:
             "n_experts": model.n_experts,
             "seed": job.params.seed,
         },
+        model_files=job.params.files,
     )
 
 

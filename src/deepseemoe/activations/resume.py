@@ -27,13 +27,14 @@ def cache_into(
     split: str,
     seed: int,
     manifest: Mapping[str, Any],
+    model_files: Any = None,
 ) -> list[Path]:
     """Make `folder/<name>.zarr` for each token shard at `tokens`, in order; return their paths.
 
     Each has the bytes that `cache_activations` gives it. Stores that an earlier attempt finished
-    are kept where they were made from the same: text, routers, sites, configuration, seed and
-    manifest; all else in `folder` but `attempts.RECORD` is removed. Raises what `cache_activations`
-    raises.
+    are kept where they were made from the same: text, routers, sites, configuration, seed, manifest
+    and `model_files`, what tells files of a model by others apart; all else in `folder` but
+    `attempts.RECORD` is removed. Raises what `cache_activations` raises.
     """
     stores = [folder / f"{path.stem}.zarr" for path in tokens]
     common = {
@@ -43,6 +44,7 @@ def cache_into(
         "split": split,
         "seed": seed,
         "manifest": dict(manifest),
+        "model_files": model_files,
     }
     texts = map(content_digest, tokens)
     made_from = {

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from deepseemoe.dictionary.ranks import Ranks
 from deepseemoe.dictionary.shards import Shard, rows_of
+from deepseemoe.runtime.attempts import digest
 from deepseemoe.runtime.checkpoint_paths import shards_path
 from deepseemoe.runtime.checkpoints import (
     Checkpoint,
     header_of,
     refuse_damaged,
-    refuse_no_file,
     write_checkpoint,
 )
 from deepseemoe.runtime.files import read_json, write_json
@@ -55,7 +55,8 @@ def write_shards(
     write_checkpoint(mine, run=run, step=step, tensors=tensors, log=log)
     ranks.wait()
     if ranks.rank == 0:
-        write_json(folder / INDEX, {"format": 1, "run": run, "step": step, "files": names})
+        index = {"format": 1, "run": run, "step": step, "files": names}
+        write_json(folder / INDEX, {**index, "digest": digest(index)})
         checkpoint.unlink(missing_ok=True)  # of a single process that came before
         for old in set(folder.glob("*.safetensors")) - {folder / name for name in names}:
             old.unlink()
@@ -89,8 +90,8 @@ def read_share(found: Found, shard: Shard, sizes: Mapping[str, Sizes]) -> Checkp
 def _single(path: Path, run: str) -> Iterator[Found]:
     if not path.exists():
         return
+    refuse_damaged(path)  # a damaged name of the run would pass for another run
     try:
-        refuse_no_file(path)
         with safe_open(path, framework="pt") as file:
             header = header_of(file)
     except SafetensorError as error:
@@ -105,12 +106,12 @@ def _sharded(checkpoint: Path, run: str) -> Iterator[Found]:
         return
     try:
         index = read_json(folder / INDEX)
-        found = Found(int(index["step"]), tuple(folder / name for name in index["files"]))
-        is_ours = bool(found.files) and index["run"] == run
-    except (ValueError, LookupError, TypeError) as error:
+        if index.pop("digest") != digest(index):
+            raise ValueError(f"the digest of {INDEX} is wrong")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: not a readable checkpoint ({error}); delete it") from None
-    if is_ours:
-        yield found
+    if index["run"] == run:
+        yield Found(index["step"], tuple(folder / name for name in index["files"]))
 
 
 def _rows(files: Sequence[Any], name: str, shard: Shard, sizes: Sizes) -> Tensor:

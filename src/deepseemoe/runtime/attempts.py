@@ -7,6 +7,7 @@ another attempt keeps those that it would make itself, and removes all else.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,15 @@ def growing_folder(outputs: Sequence[Path]) -> Path:
     for other in first.parent.glob(f"{GROWING}*-*"):
         start, _, stop = other.name.removeprefix(GROWING).partition("-")
         if other.name != name and start <= last.stem and first.stem <= stop:
-            remove(other)
+            _take_away(other)
     return first.with_name(name)
+
+
+def _take_away(folder: Path) -> None:
+    """Remove a folder that another job may be removing at the same time."""
+    while folder.exists():
+        with suppress(FileNotFoundError):  # the other was faster
+            remove(folder)
 
 
 def settle(folder: Path, outputs: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 Tensors are the trainer's state; the header holds what JSON can: the step, the log so far, and a
 name of what is being trained. One file is replaced in one rename, so a kill at any moment leaves
 the last whole checkpoint, and nothing is ever unpickled. The header also holds the crc32c of the
-file, taken while these eight digits were zeros; files of before it are read without.
+file, taken while these eight digits were zeros.
 """
 
 import json
@@ -51,17 +51,18 @@ def write_checkpoint(
 
 
 def refuse_damaged(path: Path) -> None:
-    """Raise ValueError where a checkpoint is not as it was written; older ones pass."""
-    refuse_no_file(path)
-    place, found = _sum_of(path)
-    if found is not None and found != _checksum(path, place):
-        raise ValueError(f"{path}: not a readable checkpoint (its checksum is wrong); delete it")
+    """Raise ValueError where a checkpoint is not as it was written, or is no file."""
+    if told := _damage(path):
+        raise ValueError(f"{path}: not a readable checkpoint ({told}); delete it")
 
 
-def refuse_no_file(path: Path) -> None:
-    """Raise ValueError where a folder, or what else is no file, stands in a checkpoint's place."""
+def _damage(path: Path) -> str | None:
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: not a readable checkpoint (it is no file); delete it")
+        return "it is no file"
+    place, found = _sum_of(path)
+    if found is None:
+        return "it has no checksum, so it is damaged or of an older version"
+    return None if found == _checksum(path, place) else "its checksum is wrong"
 
 
 def _sum_of(path: Path) -> tuple[int, str | None]:

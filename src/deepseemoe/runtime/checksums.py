@@ -4,7 +4,7 @@ Chunks of zarr arrays carry checksums of their own, and are checked as they are 
 safetensors, JSON and the metadata of zarr carry none, and a flipped bit in them may well be another
 number. So a stage leaves size and crc32c of each such file in `<results>/{run}/.checksums/`, beside
 no output and in none, and the next stage compares. That costs one more look at a file that is about
-to be read anyway, at 5 GB/s and more. Files without a checksum (older runs, runs of others) pass.
+to be read anyway, at some GB/s. Files without a checksum (older runs, runs of others) pass.
 """
 
 import json

@@ -161,7 +161,10 @@ def _wait(
 
 
 def _check_workflow(folder: Path) -> None:
-    """Raise ValueError where the workflow that started this job has ended and another has begun."""
+    """Raise ValueError where the workflow that started this job has ended and another has begun.
+
+    That one may have ended too, and wiped its note; the note of a killed one stays until then.
+    """
     own, path = os.environ.get(WORKFLOW), folder / FOLDER / "workflow"
     if own is None or not path.exists():
         return
@@ -170,7 +173,7 @@ def _check_workflow(folder: Path) -> None:
         current = file.note(_KEY)
     finally:
         file.close()
-    if current is not None and str(current) != own:
+    if str(current) != own:
         raise ValueError(
             f"{folder}: the workflow that started this job has ended ({own}), and another has "
             "taken over; nothing is done"

@@ -3,13 +3,14 @@
 Snakemake counts the GPUs of one workflow; it knows nothing of a second one, or of jobs that
 outlived a killed one. So each job locks the GPUs that it takes, all or none of them, which cannot
 deadlock, and shows itself no others: CUDA_VISIBLE_DEVICES holds them in the order of its pins. A
-lease ends when the job and all processes that it forked or spawned (`held`) are dead. It must be
-taken before anything opens a GPU.
+lease ends when the job and all processes that it forked or spawned (`held`) are dead, since memory
+of a GPU that was opened stays until then. It must be taken before anything opens a GPU.
 """
 
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,11 +111,17 @@ def _holding(
         try:
             yield places(stages, len(gpus.gpus), others)
         finally:
-            for descriptor in locks.values():
-                _HELD.remove(descriptor)
-                os.close(descriptor)  # a process that was forked holds on to it
+            if gpus.slurm_job or not _has_opened_a_gpu():
+                for descriptor in locks.values():
+                    _HELD.remove(descriptor)
+                    os.close(descriptor)  # a process that was forked holds on to it
             if gpus.slurm_job:  # whose locks nobody will take again
                 tidy(folder, map(_lock, locks))
+
+
+def _has_opened_a_gpu() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
 
 
 def _waited_for(folder: Folder, stages: Stages, gpus: Gpus, note: dict[str, Any]) -> dict[Gpu, int]:

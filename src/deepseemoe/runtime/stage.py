@@ -74,7 +74,7 @@ def _make(main: Callable[[Any], None], job: Any) -> None:
 
 def _tidy(job: Any) -> None:
     """Remove the checkpoints that an orphan kept beside what it made, now that it is taken over."""
-    for folder in {Path(str(path)).parent for path in job.output}:
+    for folder in {Path(str(path)).parent for path in job.output} - {run_folder(job)}:
         remove_checkpoint(checkpoint_path(folder))
 
 

@@ -16,7 +16,8 @@ from test_store_capture import CONFIG, SITES, HandSetModel
 from deepseemoe.activations.capture import cache_activations
 from deepseemoe.activations.resume import cache_into, cache_shards
 from deepseemoe.corpus.shards import TokenShard, write_shard
-from deepseemoe.runtime.attempts import RECORD
+from deepseemoe.runtime import attempts
+from deepseemoe.runtime.attempts import RECORD, growing_folder
 
 NAMES = ("00003", "00004", "00005")
 
@@ -150,6 +151,12 @@ def test_stores_of_a_model_that_was_trained_again_are_made_anew(folder, tokens):
     assert cache(folder, tokens, CountingModel(routers=0.5)) == 3 * PASSES_PER_SHARD
 
 
+def test_stores_of_other_files_of_a_model_are_made_anew(folder, tokens):
+    cache(folder, tokens, model_files="one")
+    assert cache(folder, tokens, model_files="one") == 0
+    assert cache(folder, tokens, model_files="two") == 3 * PASSES_PER_SHARD
+
+
 def test_a_shard_whose_text_changed_is_made_anew_and_no_other(tmp_path, folder, tokens):
     cache(folder, tokens)
     write_tokens(tokens[1], 77)
@@ -213,3 +220,22 @@ def test_what_a_job_of_other_shards_left_growing_is_removed(tmp_path, tokens):
         folder.mkdir(parents=True)
     assert cache_beside(stores, tokens) == 3 * PASSES_PER_SHARD
     assert [folder.exists() for folder in other] == [False, True]
+
+
+def test_two_jobs_may_remove_what_another_left_growing(tmp_path, monkeypatch):
+    old = tmp_path / ".growing-00000-00007"
+    (old / "part").mkdir(parents=True)
+    calls = []
+
+    def half_removed(path):
+        """Remove a part, and find then that another job has removed the next."""
+        calls.append(path)
+        if len(calls) == 1:
+            shutil.rmtree(path / "part")
+            raise FileNotFoundError("part")
+        shutil.rmtree(path)
+
+    monkeypatch.setattr(attempts, "remove", half_removed)
+    growing_folder([tmp_path / "00000.zarr", tmp_path / "00003.zarr"])
+    assert calls == [old, old]
+    assert not old.exists()

@@ -8,6 +8,7 @@ from deepseemoe.dictionary.layout import parts_of
 from deepseemoe.dictionary.shard_files import find, read_share, write_shards
 from deepseemoe.dictionary.shards import Shard
 from deepseemoe.runtime.checkpoint_paths import shards_path
+from deepseemoe.runtime.checkpoints import write_checkpoint
 
 
 class Waiting:
@@ -57,11 +58,45 @@ def test_files_without_an_index_do_not_count(tmp_path):
     ]  # fmt: skip
 
 
+def flipped(path):
+    """Yield once for each bit of a file, with that one turned."""
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        spoilt = bytearray(whole)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(spoilt)
+        yield bit
+    path.write_bytes(whole)
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_told_before_it_passes_for_another(tmp_path):
+    path = tmp_path / "window.checkpoint"
+    write_checkpoint(path, run="x", step=40, tensors={"a": torch.zeros(2)}, log={"loss": 0.5})
+    assert find(path, run="x").step == 40
+    for bit in flipped(path):
+        with pytest.raises(ValueError, match="window.checkpoint: not a readable .* delete it"):
+            assert find(path, run="x"), bit
+
+
+def test_every_flipped_bit_of_an_index_of_shards_is_told(tmp_path):
+    path = tmp_path / "window.checkpoint"
+    write_shards(path, Waiting(0, 1), run="x", step=40, tensors={"a": torch.zeros(2)}, log={})
+    found = find(path, run="x")
+    for bit in flipped(shards_path(path) / "index.json"):
+        try:
+            again, told = find(path, run="x"), ""
+        except ValueError as error:
+            again, told = found, str(error)
+            told = told.partition("-shards: ")[2][:25]
+        assert again == found, bit  # the bit was of white space
+        assert told in ("", "not a readable checkpoint"), bit
+
+
 def test_a_damaged_file_is_told_of(tmp_path):
     path = tmp_path / "window.checkpoint"
     write_shards(path, Waiting(0, 1), run="x", step=3, tensors={"a": torch.zeros(4)}, log={})
     (file,) = shards_path(path).glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:20])
     shard = Shard(parts_of("crosscoder", n_layers=1, d_dict=4))
-    with pytest.raises(ValueError, match="window.checkpoint-shards: not a readable checkpoint"):
+    with pytest.raises(ValueError, match="0-of-1.safetensors: not a readable checkpoint"):
         read_share(find(path, run="x"), shard, {"a": (4,)})

@@ -132,6 +132,13 @@ def test_a_file_where_the_folder_belongs_and_folders_where_files_do_are_replaced
     assert (folder / "a.jsonl").is_file()
 
 
+def test_a_link_to_a_disk_that_is_away_is_told_and_kept(tmp_path):
+    (tmp_path / "answers").symlink_to(tmp_path / "away")
+    with pytest.raises(ValueError, match="answers: a link that leads nowhere; mount its disk"):
+        Answers(tmp_path / "answers", "a")
+    assert (tmp_path / "answers").is_symlink()
+
+
 @pytest.mark.parametrize("text", [b"\xe5\x00{", b"[]", b'{"key": 1}', b'{"key": "1", "reply": 5}'])
 def test_late_answers_that_are_damaged_are_passed_over(tmp_path, text):
     (tmp_path / "a.late").write_bytes(text + b"\n")

@@ -150,6 +150,11 @@ def test_a_job_that_begins_after_its_workflow_was_replaced_does_nothing(start, t
     assert says(holder) == "holds"
     told = start(JOB, "late", 0, "train_model", MODEL, **{WORKFLOW: "an earlier one"})
     assert "has taken over" in told.communicate()[1].splitlines()[-1]
+    holder.kill()
+    holder.wait()
+    start(HOLDER, "results/small", 0).communicate()  # a whole workflow, which wipes its note
+    told = start(JOB, "later", 0, "train_model", MODEL, **{WORKFLOW: "an earlier one"})
+    assert "has taken over" in told.communicate()[1].splitlines()[-1]
     assert not (tmp_path / MODEL).exists()
 
 

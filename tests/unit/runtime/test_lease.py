@@ -13,13 +13,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from deepseemoe.runtime import locks
+from deepseemoe.runtime import lease, locks
 from deepseemoe.runtime.lease import Lease, leased
 from deepseemoe.runtime.locks import lock_folder, locked
 from deepseemoe.runtime.pins import decoded, encoded
 
 ANY = None
 JOBS = Path(__file__).with_name("lease_jobs.py")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Pretend that this process has opened a GPU; what it held is let go after the test."""
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    before = list(lease._HELD)
+    yield
+    for descriptor in set(lease._HELD) - set(before):
+        lease._HELD.remove(descriptor)
+        os.close(descriptor)
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +56,15 @@ def holder(**task):
     process = started({"pins": [[0]], "seconds": 60, **task})
     assert json.loads(process.stdout.readline())[:2] == [["0"], "0"]
     return process
+
+
+def test_a_process_that_opened_a_gpu_holds_it_to_its_end(opened):
+    with leased(job((0,))):
+        assert not is_free()
+    assert not is_free()  # its memory is not free either
+    with leased(job((1,))):
+        pass
+    assert not is_free("fake-1.lock")
 
 
 def is_free(name="fake-0.lock"):

@@ -153,6 +153,10 @@ class Answers:
 
 def _make_way(folder: Path, *files: Path) -> None:
     """Make the folder of answers; what stands there and is none, or no file in it, is removed."""
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(
+            f"{folder}: a link that leads nowhere; mount its disk, or delete the link to ask anew"
+        )
     if not folder.is_dir():
         remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
