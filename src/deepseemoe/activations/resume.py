@@ -10,9 +10,10 @@ from deepseemoe.activations.capture import cache_activations, stored_arrays
 from deepseemoe.config.activations import ActivationsConfig
 from deepseemoe.corpus.shards import shard_shape
 from deepseemoe.model.adapter import MoeModel
-from deepseemoe.runtime.attempts import digest, growing_folder, left_to_make, settle
+from deepseemoe.runtime.attempts import growing_folder, left_to_make, settle
 from deepseemoe.runtime.fingerprint import content_digest
 from deepseemoe.runtime.progress import Progress
+from deepseemoe.runtime.tables import digest
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from deepseemoe.dictionary.ranks import Ranks
 from deepseemoe.dictionary.shards import Shard, rows_of
-from deepseemoe.runtime.attempts import digest
 from deepseemoe.runtime.checkpoint_paths import shards_path
 from deepseemoe.runtime.checkpoints import (
     Checkpoint,
@@ -25,6 +24,7 @@ from deepseemoe.runtime.checkpoints import (
     write_checkpoint,
 )
 from deepseemoe.runtime.files import read_json, write_json
+from deepseemoe.runtime.tables import digest
 
 INDEX = "index.json"
 

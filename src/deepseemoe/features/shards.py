@@ -9,9 +9,10 @@ from deepseemoe.activations.store import ActivationStore
 from deepseemoe.dictionary.dictionary import Dictionary
 from deepseemoe.dictionary.folder import CONFIG, WEIGHTS
 from deepseemoe.features.encode import encode_features
-from deepseemoe.runtime.attempts import digest, growing_folder, left_to_make, settle
+from deepseemoe.runtime.attempts import growing_folder, left_to_make, settle
 from deepseemoe.runtime.fingerprint import content_digest
 from deepseemoe.runtime.progress import Progress
+from deepseemoe.runtime.tables import digest
 
 logger = logging.getLogger(__name__)
 

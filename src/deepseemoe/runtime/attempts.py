@@ -4,12 +4,9 @@ They grow in a folder of their own. What each is made from is written beside it 
 another attempt keeps those that it would make itself, and removes all else.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from deepseemoe.runtime.files import commit, read_json, remove, write_json
 
@@ -63,11 +60,6 @@ def settle(folder: Path, outputs: Sequence[Path]) -> None:
     for output in outputs:
         commit(folder / output.name, output)
     remove(folder)
-
-
-def digest(value: Mapping[str, Any]) -> str:
-    """Return 16 digits of what JSON can say."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _record_of(folder: Path) -> Mapping[str, str]:
