@@ -27,7 +27,7 @@ LINES = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
 OLMOE = {
     "model_type": "olmoe", "vocab_size": 300, "hidden_size": 16, "intermediate_size": 16,
     "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 4,
-    "num_experts_per_tok": 2,
+    "num_experts_per_tok": 2, "eos_token_id": 0,
 }  # fmt: skip
 SAE = {
     "architecture": "standard", "d_in": 8, "d_sae": 6, "dtype": "float32",
