@@ -30,9 +30,21 @@ def main(job):
     found = [names, os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.device_count(), uuid]
     print(json.dumps([*found, str(value.device), int(value), began, time.monotonic()]))
 
+def fill(job):
+    import torch
+    name = devices(job)[0]
+    free, total = torch.cuda.mem_get_info(0)
+    n_gib = int(0.8 * total) >> 30
+    held = [torch.zeros(2**30, dtype=torch.uint8, device=name) for _ in range(n_gib)]
+    torch.cuda.synchronize()
+    print(json.dumps([free / total, len(held)]), flush=True)
+    if sys.argv[3] == "killed":
+        os.kill(os.getpid(), 9)
+
 pins = json.loads(sys.argv[1])
 asked = {"pins": encoded([pins])} if pins else {}
-run_stage(main, SimpleNamespace(resources=asked, rule="train", threads=1, log=[], output=[]))
+stage = {"main": main, "fill": fill}[sys.argv[2]]
+run_stage(stage, SimpleNamespace(resources=asked, rule="train", threads=1, log=[], output=[]))
 """
 
 
@@ -44,8 +56,8 @@ def gpus(tmp_path, monkeypatch):
     return gpus_here().gpus
 
 
-def started(*pins):
-    call = [sys.executable, "-c", JOB, json.dumps(pins)]
+def started(*pins, stage="main", end="ended"):
+    call = [sys.executable, "-c", JOB, json.dumps(pins), stage, end]
     return subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
 
 
@@ -68,6 +80,16 @@ def test_two_jobs_compute_on_the_gpu_one_after_the_other(gpus):
         assert shown == gpus[last].id
         assert gpus[last].lock in (f"GPU-{uuid}", shown)
     assert found[0][7] < found[1][6]
+
+
+def test_each_job_finds_the_memory_of_the_one_before_free(gpus):
+    ends = ["ended", "killed", "ended", "ended"]
+    jobs = [started(0, stage="fill", end=end) for end in ends]
+    told = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [{"ended": 0, "killed": -9}[end] for end in ends]
+    for free, n_gib in map(json.loads, told):
+        assert n_gib > 0
+        assert free > 0.9
 
 
 def test_a_job_that_asks_for_none_sees_none(gpus):
