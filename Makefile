@@ -16,7 +16,7 @@ demo: $(STAMP)
 	@echo "Open results/tiny/report/summary.html"
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --durations=25 tests/unit
 	$(BIN)/python -m pytest -v --durations=60 -n 2 --dist loadfile tests/workflow
 	$(BIN)/python -m pytest -v --durations=20 tests/faults
 

@@ -2,7 +2,9 @@
 
     python benchmarks/workflow_overhead.py 100 1000 5000      plan only
     python benchmarks/workflow_overhead.py 100 --run           and run every job, with empty scripts
+    python benchmarks/workflow_overhead.py 5000 --seconds 120           and run jobs for so long
     python benchmarks/workflow_overhead.py 5000 --shards-per-job 10
+    python benchmarks/workflow_overhead.py 5000 --seconds 120 --weighed 5000   as without the bound
 
 The real Snakefile and rules are taken, with scripts that only make their outputs. CPU seconds are
 printed beside wall time, since other processes do not lengthen them.
@@ -21,7 +23,7 @@ from typing import NamedTuple
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SHARD_TOKENS = 16_384
+SHARD_TOKENS = 2_048
 STUB = """
 from pathlib import Path
 for output in map(Path, snakemake.output):
@@ -45,21 +47,26 @@ def main() -> None:
     parser.add_argument("shards", nargs="+", type=int)
     parser.add_argument("--shards-per-job", type=int, default=1)
     parser.add_argument("--run", action="store_true", help="run all jobs, and plan once more")
+    parser.add_argument("--seconds", type=float, help="run jobs for so long, then stop")
+    parser.add_argument("--weighed", type=int, help="jobs that may start, weighed at once")
     options = parser.parse_args()
     for n_shards in options.shards:
         with tempfile.TemporaryDirectory() as folder:
             workdir = prepared(Path(folder), n_shards, options.shards_per_job)
             plan = timed(workdir, "--dry-run")
             line = f"{n_shards:5d} shards: plan {plan.wall:6.1f} s ({plan.cpu:.1f} s of CPU)"
+            weighed = ["--scheduler-subsample", str(options.weighed)] if options.weighed else []
             if options.run:
-                line += after_a_run(workdir)
+                line += after_a_run(workdir, *weighed)
+            elif options.seconds:
+                line += for_a_while(workdir, options.seconds, *weighed)
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
 
-def after_a_run(workdir: Path) -> str:
+def after_a_run(workdir: Path, *arguments: str) -> str:
     """Run all jobs; return what each cost, and what it costs to see that nothing is to be done."""
-    run = timed(workdir)
+    run = timed(workdir, *arguments)
     n_jobs = sum(1 for _ in workdir.glob("logs/**/*.log")) or n_metadata(workdir)
     again = timed(workdir, "--dry-run")
     return (
@@ -67,6 +74,26 @@ def after_a_run(workdir: Path) -> str:
         f"{1000 * run.cpu / n_jobs:.0f} ms of CPU), nothing to do {again.wall:.1f} s "
         f"({again.cpu:.1f} s of CPU)"
     )
+
+
+def for_a_while(workdir: Path, seconds: float, *arguments: str) -> str:
+    """Run jobs for some seconds from the first that ends; return what each took."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    command += ["--configfile", "overhead.yaml"]
+    began, ends = time.monotonic(), list[float]()
+    with subprocess.Popen(
+        command, cwd=workdir, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as run:
+        for line in run.stdout or ():
+            if "Finished jobid" in line:
+                ends.append(time.monotonic())
+                if ends[-1] - ends[0] > seconds:
+                    run.kill()
+                    break
+    if len(ends) < 2:
+        raise SystemExit("no two jobs ended")
+    a_job = 1000 * (ends[-1] - ends[0]) / (len(ends) - 1)
+    return f", first job done after {ends[0] - began:.0f} s, then {a_job:.0f} ms a job"
 
 
 def n_metadata(workdir: Path) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,8 +55,18 @@ def begin(workdir: Path, call: list[str]) -> subprocess.Popen:
         (workdir / "config/config.yaml").write_text((ROOT / "config/config.yaml").read_text())
     with (workdir / "screen").open("a") as screen:
         return subprocess.Popen(
-            call, stdout=screen, stderr=subprocess.STDOUT, env=environment(workdir), cwd=workdir
+            call,
+            stdout=screen,
+            stderr=subprocess.STDOUT,
+            env=environment(workdir),
+            cwd=workdir,
+            preexec_fn=_interruptible,
         )
+
+
+def _interruptible() -> None:
+    """Hear Ctrl-C, also where a CI began its steps in the background and so with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(workdir: Path, process: subprocess.Popen, seconds: float = 1500) -> str:

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 from runs import ROOT, prepare, snakemake
 
 SMALL = ROOT / "tests/config/small.yaml"
@@ -75,3 +76,10 @@ def test_the_library_does_not_import_snakemake():
         for path in sources
         if re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M)
     ] == []
+
+
+@pytest.mark.parametrize("name", ["default", "slurm"])
+def test_a_profile_bounds_the_jobs_that_are_weighed_at_once(name):
+    profile = yaml.safe_load((ROOT / f"profiles/{name}/profile.yaml").read_text())
+    jobs = profile.get("jobs", 1)
+    assert jobs <= profile["scheduler-subsample"] <= 500, "all of thousands take longer than a job"
