@@ -78,11 +78,13 @@ def after_a_run(workdir: Path, *arguments: str) -> str:
 
 def for_a_while(workdir: Path, seconds: float, *arguments: str) -> str:
     """Run jobs for some seconds from the first that ends; return what each took."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    command += ["--configfile", "overhead.yaml"]
     began, ends = time.monotonic(), list[float]()
     with subprocess.Popen(
-        command, cwd=workdir, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command(*arguments),
+        cwd=workdir,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as run:
         for line in run.stdout or ():
             if "Finished jobid" in line:
@@ -121,12 +123,17 @@ def prepared(folder: Path, n_shards: int, shards_per_job: int) -> Path:
     return folder
 
 
+def command(*arguments: str) -> list[str]:
+    """Return a call of Snakemake on what `prepared` made."""
+    call = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    return [*call, "--configfile", "overhead.yaml"]
+
+
 def timed(workdir: Path, *arguments: str) -> Cost:
     """Return what a call of Snakemake costs; raise where it fails."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", *arguments]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
-        [*command, "--configfile", "overhead.yaml"],
+        command("--quiet", "all", *arguments),
         cwd=workdir,
         text=True,
         stdout=subprocess.PIPE,

@@ -92,7 +92,7 @@ def total_of(stages: Iterable[Stage]) -> tuple[float, float]:
 
 def planning_seconds(n_shards: int) -> float:
     """Return how long Snakemake thinks before the first job; measured at 100, 1,000 and 5,000."""
-    return 1.3 + 4e-3 * n_shards + 1.2e-6 * n_shards**2
+    return 2.6 + 2e-3 * n_shards + 0.85e-6 * n_shards**2
 
 
 def warnings_of(run: RunConfig, stages_for: Callable[[RunConfig], Sequence[Stage]]) -> list[str]:
